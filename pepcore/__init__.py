@@ -1,0 +1,1 @@
+"""pepcore: the policy enforcement core of a host."""
