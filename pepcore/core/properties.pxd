@@ -1,0 +1,2 @@
+cdef str folded(str name)
+cdef bint is_token(object text)
