@@ -1,0 +1,42 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from .cursor cimport Buffer
+from .slab cimport Slab
+
+cdef enum:
+    WAYS = 8
+    OWNERS = 4096
+    SWEEP = 16                  # sets looked at for room when the slab is full
+
+cdef struct Slot:
+    int64_t expires             # CLOCK_BOOTTIME ns
+    uint64_t revision           # stamp: read before the PDP was asked
+    uint64_t id                 # of the decision
+    uint32_t tag                # low half of the hash
+    uint32_t head               # first block, NONE: the slot is empty
+    uint32_t partition
+    uint16_t key                # bytes of the key
+    uint16_t payload            # bytes of the encoded answer, after the key in the chain
+    uint16_t owner
+    uint8_t permit
+    uint8_t visited
+
+cdef struct Owner:
+    uint32_t slots
+    uint32_t blocks
+
+cdef struct Table:
+    Slot* slots
+    uint8_t* hands              # one SIEVE hand a set
+    Owner* owners
+    Slab slab
+    uint32_t sets, slot_quota, block_quota, swept
+    uint64_t seed
+    uint64_t hits, misses, inserts, evictions, declined
+
+cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize_t size) noexcept nogil
+cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsigned char* payload,
+                 int64_t now) noexcept nogil
+
+cdef class Cache:
+    cdef Table table

@@ -1,0 +1,226 @@
+"""The decision cache: 8-way sets, whole-key equality, memory fixed at the start.
+
+Promises: a lookup compares the partition and every byte of the key, and touches one set of 8 slots whatever the
+keys are; memory is what the constructor was told; an owner at its quota replaces only its own entries.
+Eviction is SIEVE within the set: slots are kept newest first, the hand walks from old to new, skips and clears
+visited entries, and stays where it evicted (SIEVE, NSDI'24; hit ratios in benchmarks/README.md).
+Never: decides by the hash; looks at a clock (the caller passes `now`); keeps an entry longer than asked for.
+
+INVARIANT: an owner's counters equal the slots and blocks that carry its number.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memmove, memset
+
+from .cursor cimport Buffer
+from .hashing cimport xxh3
+from .slab cimport (
+    BLOCK, NONE, blocks_for, chain_copy, chain_free, chain_starts_with, chain_store, slab_close, slab_open,
+    spare_blocks,
+)
+
+
+cdef inline uint64_t spread(uint64_t hash, uint32_t partition) noexcept nogil:
+    """Mix the partition into the hash, so that peers do not meet in one set by asking the same question."""
+    hash ^= (<uint64_t> partition + 1) * 0x9E3779B97F4A7C15ULL
+    hash ^= hash >> 32
+    return hash * 0xD6E8FEB86659FD93ULL
+
+
+cdef inline Slot* set_of(Table* t, uint64_t hash) noexcept nogil:
+    return t.slots + <size_t> ((hash >> 32) * t.sets >> 32) * WAYS
+
+
+cdef inline bint is_key(const Table* t, const Slot* s, uint64_t hash, uint32_t partition,
+                        const unsigned char* key, Py_ssize_t size) noexcept nogil:
+    return (
+        s.tag == <uint32_t> hash and s.head != NONE and s.partition == partition and s.key == size
+        and chain_starts_with(&t.slab, s.head, key, <uint32_t> size)
+    )
+
+
+cdef inline bint dead(const Slot* s, int64_t now, uint64_t revision) noexcept nogil:
+    return s.head != NONE and (s.expires <= now or s.revision != revision)
+
+
+cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize_t size) noexcept nogil:
+    """The slot of this key, or NULL. Whether it is still alive is for the caller to say."""
+    cdef uint64_t hash = spread(xxh3(key, size, t.seed), partition)
+    cdef Slot* s = set_of(t, hash)
+    cdef int way
+    for way in range(WAYS):
+        if is_key(t, s, hash, partition, key, size):
+            return s
+        s += 1
+    return NULL
+
+
+cdef void drop(Table* t, Slot* s) noexcept nogil:
+    t.owners[s.owner].slots -= 1
+    t.owners[s.owner].blocks -= chain_free(&t.slab, s.head)
+    s.head = NONE
+
+
+cdef int victim(Slot* set, uint8_t* hand, uint16_t owner, bint own) noexcept nogil:
+    """The SIEVE choice among all entries of a set, or among the owner's own; -1 where there is none."""
+    cdef int step, at = hand[0]
+    for step in range(2 * WAYS):
+        if set[at].head != NONE and (not own or set[at].owner == owner):
+            if not set[at].visited:
+                hand[0] = at
+                return at
+            set[at].visited = False
+        at = at - 1 if at > 0 else WAYS - 1
+    return -1
+
+
+cdef bint sweep(Table* t, uint32_t need, const Slot* spare, int64_t now, uint64_t revision) noexcept nogil:
+    """The slab is full: free what is dead, then one SIEVE victim, in each of the next sets, at most SWEEP."""
+    cdef Slot* set
+    cdef int way, turn
+    for turn in range(SWEEP):
+        t.swept = t.swept + 1 if t.swept + 1 < t.sets else 0
+        set = t.slots + <size_t> t.swept * WAYS
+        if set == spare:
+            continue
+        for way in range(WAYS):
+            if dead(&set[way], now, revision):
+                drop(t, &set[way])
+        if spare_blocks(&t.slab) < need:
+            way = victim(set, &t.hands[t.swept], 0, False)
+            if way >= 0:
+                drop(t, &set[way])
+                t.evictions += 1
+        if spare_blocks(&t.slab) >= need:
+            return True
+    return False
+
+
+cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsigned char* payload,
+                 int64_t now) noexcept nogil:
+    """Keep an answer whose stamp is the current revision.
+
+    False: it does not fit, or its owner is at the quota and has nothing of its own in the set to give.
+    """
+    cdef uint64_t hash = spread(xxh3(key, new.key, t.seed), new.partition)
+    cdef Slot* set = set_of(t, hash)
+    cdef uint8_t* hand = &t.hands[(set - t.slots) // WAYS]
+    cdef Owner* owner = &t.owners[new.owner]
+    cdef uint32_t need = blocks_for(<uint32_t> new.key + new.payload)
+    cdef int way, hole
+    cdef bint over
+    for way in range(WAYS):     # the same key, and what is dead already, make room first
+        if dead(&set[way], now, new.revision) or is_key(t, &set[way], hash, new.partition, key, new.key):
+            drop(t, &set[way])
+    while True:
+        over = owner.slots + 1 > t.slot_quota or owner.blocks + need > t.block_quota
+        hole = 0
+        while hole < WAYS and set[hole].head != NONE:
+            hole += 1
+        if hole < WAYS and not over:
+            break
+        way = victim(set, hand, new.owner, over)
+        if way < 0:
+            t.declined += 1
+            return False
+        drop(t, &set[way])
+        t.evictions += 1
+    if spare_blocks(&t.slab) < need and not sweep(t, need, set, now, new.revision):
+        t.declined += 1
+        return False
+    memmove(set + 1, set, hole * sizeof(Slot))
+    set[0] = new[0]
+    set[0].tag = <uint32_t> hash
+    set[0].visited = False
+    set[0].head = chain_store(&t.slab, key, new.key, payload, new.payload)
+    owner.slots += 1
+    owner.blocks += need
+    t.inserts += 1
+    return True
+
+
+@cython.final
+cdef class Cache:
+    """`slots` is rounded up to whole sets, `slab` is bytes, `quota` the share of both that one owner may hold."""
+
+    def __cinit__(self, *, uint32_t slots, size_t slab, uint64_t seed, double quota=0.6):
+        cdef Table* t = &self.table
+        cdef size_t i
+        t.sets = (slots + WAYS - 1) // WAYS
+        if t.sets == 0 or slots > 1 << 28 or slab < BLOCK or slab // BLOCK >= NONE or not 0 < quota <= 1:
+            raise ValueError("a cache needs 1 to 2^28 slots, at least one block of 64 bytes, a quota in (0, 1]")
+        if not slab_open(&t.slab, slab):
+            raise MemoryError
+        t.slot_quota = <uint32_t> (t.sets * WAYS * quota)
+        t.block_quota = <uint32_t> (t.slab.blocks * quota)
+        t.seed = seed
+        t.slots = <Slot*> malloc(<size_t> t.sets * WAYS * sizeof(Slot))
+        t.hands = <uint8_t*> malloc(t.sets)
+        t.owners = <Owner*> calloc(OWNERS, sizeof(Owner))
+        if t.slots == NULL or t.hands == NULL or t.owners == NULL:
+            raise MemoryError
+        for i in range(<size_t> t.sets * WAYS):
+            t.slots[i].head = NONE
+        memset(t.hands, WAYS - 1, t.sets)
+
+    def __dealloc__(self):
+        free(self.table.slots)
+        free(self.table.hands)
+        free(self.table.owners)
+        slab_close(&self.table.slab)
+
+    def put(self, int owner, unsigned int partition, bytes key not None, bytes payload not None, *, bint permit,
+            unsigned long long id, long long expires, unsigned long long revision, long long now,
+            unsigned long long current):
+        """Keep an encoded answer until `expires`. `current` is the page's revision: an older stamp is refused."""
+        cdef Slot new
+        if not 0 <= owner < OWNERS:
+            raise ValueError(f"owner `{owner}` is out of range: pass 0 to {OWNERS - 1}")
+        if revision != current or expires <= now:
+            return False
+        if len(key) > 0xFFFF or len(payload) > 0xFFFF or len(key) == 0:
+            self.table.declined += 1
+            return False
+        memset(&new, 0, sizeof(Slot))
+        new.expires, new.revision, new.id, new.partition = expires, revision, id, partition
+        new.key, new.payload, new.owner, new.permit = len(key), len(payload), owner, permit
+        return insert(&self.table, &new, <const unsigned char*> <const char*> key,
+                      <const unsigned char*> <const char*> payload, now)
+
+    def get(self, unsigned int partition, bytes key not None, long long now, unsigned long long current):
+        """Return (permit, id, expires, payload) of a live entry, or None. Counts a hit or a miss."""
+        cdef Slot* s = find(&self.table, partition, <const unsigned char*> <const char*> key, len(key))
+        cdef Buffer out
+        if s == NULL or dead(s, now, current):
+            self.table.misses += 1
+            return None
+        self.table.hits += 1
+        s.visited = True
+        out.data, out.size, out.room, out.limit = NULL, 0, 0, 0xFFFF
+        try:
+            if not chain_copy(&self.table.slab, s.head, s.key, s.payload, &out):
+                raise MemoryError
+            return bool(s.permit), s.id, s.expires, (<const char*> out.data)[:out.size]
+        finally:
+            free(out.data)
+
+    def usage(self):
+        """Return the counters and what is held."""
+        cdef Table* t = &self.table
+        cdef size_t i
+        cdef uint64_t entries = 0
+        for i in range(<size_t> t.sets * WAYS):
+            entries += t.slots[i].head != NONE
+        return {
+            "hits": t.hits, "misses": t.misses, "inserts": t.inserts, "evictions": t.evictions,
+            "declined": t.declined, "entries": entries, "slots": t.sets * WAYS,
+            "blocks": t.slab.blocks, "blocks_used": t.slab.fresh - t.slab.free_count,
+        }
+
+    def owned(self, int owner):
+        """Return (slots, blocks) that an owner holds."""
+        if not 0 <= owner < OWNERS:
+            raise ValueError(f"owner `{owner}` is out of range: pass 0 to {OWNERS - 1}")
+        return self.table.owners[owner].slots, self.table.owners[owner].blocks

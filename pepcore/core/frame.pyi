@@ -1,0 +1,3 @@
+def header(
+    op: int, request_id: int, length: int, *, question: int = 0, partition: int = 0, flags: int = 0
+) -> bytes: ...

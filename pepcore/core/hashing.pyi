@@ -1,0 +1,3 @@
+NATIVE: bool
+
+def digest(data: bytes, seed: int) -> int: ...
