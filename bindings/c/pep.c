@@ -87,7 +87,8 @@ static int read_number(uint64_t *out, const char *text, uint64_t most) {
 
 static int option(arguments *a, const char *name, const char *value) {
   uint64_t number;
-  if (!strcmp(name, "--socket")) return a->socket = value, *value ? 0 : usage("--socket is empty: name a path", NULL, "");
+  if (!strcmp(name, "--socket"))
+    return a->socket = value, *value ? 0 : usage("--socket is empty: name a path", NULL, "");
   if (!strcmp(name, "--point")) return a->point = value, 0;
   if (!strcmp(name, "--on-behalf-of"))
     return pep_request_on_behalf_of(&a->request, value) ? 0 : usage("", a->request.error, "");
@@ -96,7 +97,8 @@ static int option(arguments *a, const char *name, const char *value) {
       return usage("--deadline `", value, "` is not a number of milliseconds from 1 to 3600000");
     return a->deadline_ms = (uint32_t)number, 0;
   }
-  if (!read_number(&number, value, UINT64_MAX)) return usage("--not-after `", value, "` is not a number of Unix milliseconds");
+  if (!read_number(&number, value, UINT64_MAX))
+    return usage("--not-after `", value, "` is not a number of Unix milliseconds");
   return pep_request_not_after(&a->request, number), 0;
 }
 
@@ -119,18 +121,29 @@ static int read_arguments(arguments *a, int argc, char **argv) {
       else if ((status = context(a, arg))) return status;
       continue;
     }
-    if (!strcmp(arg, "--")) { options = 0; continue; }
-    if (!strcmp(arg, "--json")) { a->json = 1; continue; }
-    if (!strcmp(arg, "--quiet")) { a->quiet = 1; continue; }
+    if (!strcmp(arg, "--")) {
+      options = 0;
+      continue;
+    }
+    if (!strcmp(arg, "--json")) {
+      a->json = 1;
+      continue;
+    }
+    if (!strcmp(arg, "--quiet")) {
+      a->quiet = 1;
+      continue;
+    }
     char *equals = strchr(arg, '=');
     size_t len = equals ? (size_t)(equals - arg) : strlen(arg), v;
     for (v = 0; v < sizeof valued / sizeof *valued; v++)
       if (strlen(valued[v]) == len && !memcmp(valued[v], arg, len)) break;
-    if (v == sizeof valued / sizeof *valued) return usage("`", arg, "` is not an option: put `--` before a name that starts with `-`");
+    if (v == sizeof valued / sizeof *valued)
+      return usage("`", arg, "` is not an option: put `--` before a name that starts with `-`");
     if (!equals && i + 1 == argc) return usage("`", arg, "` needs a value");
     if ((status = option(a, valued[v], equals ? equals + 1 : argv[++i]))) return status;
   }
-  if (a->num_names < 3) return usage("SUBJECT, ACTION and RESOURCE are needed: pep check User::alice read Document::roadmap", NULL, "");
+  if (a->num_names < 3)
+    return usage("SUBJECT, ACTION and RESOURCE are needed: pep check User::alice read Document::roadmap", NULL, "");
   if (!pep_request_ask(&a->request, a->names[0], a->names[1], a->names[2]) || !pep_request_seal(&a->request))
     return usage("", a->request.error, "");
   return 0;
@@ -144,7 +157,8 @@ static void put_number(pep_buffer *out, const char *name, uint64_t value) {
 /* 64-bit numbers go out as strings: many JSON readers would round them. */
 static void put_wide(pep_buffer *out, const char *name, uint64_t value) {
   char text[64];
-  (void)pep_append(out, text, (size_t)snprintf(text, sizeof text, ",\"%s\":\"%llu\"", name, (unsigned long long)value));
+  (void)pep_append(out, text,
+                   (size_t)snprintf(text, sizeof text, ",\"%s\":\"%llu\"", name, (unsigned long long)value));
 }
 
 static void show_json(pep_buffer *out, const pep_verdict *v) {
@@ -236,7 +250,8 @@ int main(int argc, char **argv) {
   arguments a;
   memset(&a, 0, sizeof a);
   for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return fputs(help, stdout) < 0 || fflush(stdout) ? FAULT : 0;
+    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+      return fputs(help, stdout) < 0 || fflush(stdout) ? FAULT : 0;
   if (argc == 2 && !strcmp(argv[1], "--version")) return puts("pep " PEP_VERSION) < 0 || fflush(stdout) ? FAULT : 0;
   if (argc < 2) return usage("a command is needed: check", NULL, "");
   if (strcmp(argv[1], "check")) return usage("`", argv[1], "` is not a command: there is only check");

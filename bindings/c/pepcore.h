@@ -113,8 +113,9 @@ typedef struct pep_verdict_st {
 /* pep_request_ask names subject and resource (`"Type::id"`, split at the first `::`) and the action. */
 int pep_request_ask(pep_request *request, const char *subject, const char *action, const char *resource);
 
-/* pep_request_entity names the subject, the resource or (PEP_CHAIN, appended) a member of the chain. Use it for types
- * that contain `::`, and for ids that come from elsewhere and may hold any character. */
+/* pep_request_entity names the subject, the resource or (PEP_CHAIN, appended) a member of the chain, pep_request_action
+ * the action. Use them for types that contain `::`, and for ids that come from elsewhere and may hold any character. */
+int pep_request_action(pep_request *request, const char *name);
 int pep_request_entity(pep_request *request, int place, const char *type, const char *id, size_t id_len);
 
 /* pep_request_on_behalf_of appends `"Type::id"` to the principal chain, nearest principal first. */
@@ -147,7 +148,8 @@ void pep_request_cleanup(pep_request *request);
  * a deny like any other. `path` NULL or empty: PEPCORE_SOCKET, then $XDG_RUNTIME_DIR/pepcore/pepcore.sock if it exists,
  * then /run/pepcore/pepcore.sock. `point` may be NULL. `handles` are the obligation types that the caller discharges.
  * It fails, with text in `error`, only for arguments that can never work. */
-int pep_connect(pep_client *client, const char *path, const char *point, const char *const *handles, size_t num_handles);
+int pep_connect(pep_client *client, const char *path, const char *point, const char *const *handles,
+                size_t num_handles);
 
 /* pep_check asks and returns 1 only for a permit; `*out_verdict` is always set. Its strings and cursors live in `client`
  * until the next call on it. It keeps its connection, makes a new one when the daemon went away or the process
@@ -198,7 +200,7 @@ void pep_buffer_cleanup(pep_buffer *buffer);
 #include <unistd.h>
 
 #if defined(__GLIBC__) && !defined(__USE_GNU)
-#error "include pepcore.h before any other header in the file that defines PEPCORE_IMPLEMENTATION, or define _GNU_SOURCE"
+#error "include pepcore.h before any other header where PEPCORE_IMPLEMENTATION is defined, or define _GNU_SOURCE"
 #endif
 
 #ifdef __cplusplus
@@ -278,7 +280,8 @@ static int pep_i_utf8(const void *data, size_t len) {
 /* A text that was cut to its buffer must not end within a character. */
 static void pep_i_trim(char *text) {
   size_t len = strlen(text), good = 0;
-  for (size_t n; good < len && (n = pep_i_utf8_char((const uint8_t *)text + good, len - good)); good += n) {}
+  for (size_t n; good < len && (n = pep_i_utf8_char((const uint8_t *)text + good, len - good)); good += n) {
+  }
   if (len - good < 4) text[good] = 0;
 }
 
@@ -522,7 +525,8 @@ static int pep_i_json_object(pep_i_json *j, int depth) {
   }
   pep_i_member *members = j->stack.data ? (pep_i_member *)(void *)(j->stack.data + bottom) : NULL;
   size_t num = (j->stack.len - bottom) / sizeof *members, unsorted = j->out->len;
-  if (num && pep_i_sort(members, num, j->out->data)) return pep_i_json_fail(j, "duplicate key in the object that ends");
+  if (num && pep_i_sort(members, num, j->out->data))
+    return pep_i_json_fail(j, "duplicate key in the object that ends");
   /* the sorted copy is written behind the unsorted one, then moved over it */
   if (!pep_i_put_head(j->out, 'm', num) || !pep_i_reserve(j->out, unsorted - start))
     return pep_i_json_fail(j, "value is too large");
@@ -554,10 +558,9 @@ static int pep_i_json_value(pep_i_json *j, int depth) {
     case 't': ok = pep_i_json_word(j, "true", 0xc3); break;
     case 'f': ok = pep_i_json_word(j, "false", 0xc2); break;
     case 'n': ok = pep_i_json_word(j, "null", 0xc0); break;
-    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
+    default:
+      if (!pep_i_peek(j) || !strchr("-0123456789", pep_i_peek(j))) return pep_i_json_fail(j, "not a JSON value");
       ok = pep_i_json_number(j);
-      break;
-    default: return pep_i_json_fail(j, "not a JSON value");
   }
   pep_i_space(j);
   return ok;
@@ -590,7 +593,8 @@ static int pep_i_name(pep_request *r, int place, const char *type, size_t type_l
   if (place == PEP_CONTEXT || place < 0 || place > PEP_CHAIN || r->names[slot].len)
     return pep_i_request_fail(r, "%s cannot be named here, or was named before", where);
   if (!type_len) return pep_i_request_fail(r, "%s is empty: name it", where);
-  if (!pep_i_utf8(type, type_len) || !pep_i_utf8(id, id_len)) return pep_i_request_fail(r, "%s is not valid UTF-8", where);
+  if (!pep_i_utf8(type, type_len) || !pep_i_utf8(id, id_len))
+    return pep_i_request_fail(r, "%s is not valid UTF-8", where);
   if (!pep_i_put_str(&r->scratch, type, type_len) || (place != PEP_ACTION && !pep_i_put_str(&r->scratch, id, id_len)))
     return pep_i_request_fail(r, "%s is too long", where);
   r->names[slot].offset = offset;
@@ -602,17 +606,22 @@ static int pep_i_name(pep_request *r, int place, const char *type, size_t type_l
 static int pep_i_split(pep_request *r, int place, const char *entity) {
   const char *colons = entity ? strstr(entity, "::") : NULL;
   if (!colons || colons == entity)
-    return pep_i_request_fail(r, "%s `%s` has no type: write it as `Type::id`", pep_i_place(place), entity ? entity : "");
+    return pep_i_request_fail(r, "%s `%s` has no type: write it as `Type::id`", pep_i_place(place),
+                              entity ? entity : "");
   return pep_i_name(r, place, entity, (size_t)(colons - entity), colons + 2, strlen(colons + 2));
 }
 
 int pep_request_ask(pep_request *r, const char *subject, const char *action, const char *resource) {
-  return pep_i_split(r, PEP_SUBJECT, subject) && pep_i_name(r, PEP_ACTION, action, action ? strlen(action) : 0, "", 0) &&
+  return pep_i_split(r, PEP_SUBJECT, subject) && pep_request_action(r, action) &&
          pep_i_split(r, PEP_RESOURCE, resource);
 }
 
+int pep_request_action(pep_request *r, const char *name) {
+  return pep_i_name(r, PEP_ACTION, name, name ? strlen(name) : 0, "", 0);
+}
+
 int pep_request_entity(pep_request *r, int place, const char *type, const char *id, size_t id_len) {
-  if (place == PEP_ACTION) return pep_i_request_fail(r, "an action is not an entity: use pep_request_ask");
+  if (place == PEP_ACTION) return pep_i_request_fail(r, "an action is no entity: use pep_request_action");
   return pep_i_name(r, place, type, strlen(type), id, id_len);
 }
 
@@ -709,10 +718,12 @@ int pep_request_seal(pep_request *r) {
   pep_i_member *members = (pep_i_member *)(void *)r->members.data;
   const pep_i_member *twice = pep_i_sort(members, r->members.len / sizeof *members, r->scratch.data);
   if (twice)
-    return pep_i_request_fail(r, "`%.*s` is given twice in %s: keep one", (int)(twice->key_len < 100 ? twice->key_len : 100),
+    return pep_i_request_fail(r, "`%.*s` is given twice in %s: keep one",
+                              (int)(twice->key_len < 100 ? twice->key_len : 100),
                               (const char *)r->scratch.data + twice->key, pep_i_place((int)twice->place));
   size_t at = 0;
-  int ok = pep_append(&r->frame, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", PEP_I_HEADER) && pep_i_byte(&r->frame, 0x95);
+  int ok = pep_append(&r->frame, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", PEP_I_HEADER) &&
+           pep_i_byte(&r->frame, 0x95);
   for (size_t place = PEP_SUBJECT; ok && place <= PEP_RESOURCE; place++) ok = pep_i_put_named(r, &at, place);
   ok = ok && pep_i_put_map(r, &at, PEP_CONTEXT) && pep_i_put_head(&r->frame, 'a', r->num_chain);
   for (size_t i = 0; ok && i < r->num_chain; i++) ok = pep_i_put_named(r, &at, PEP_CHAIN + i);
@@ -754,22 +765,15 @@ static int pep_i_token_next(pep_cursor *c, pep_i_token *out) {
   if (head < 0xc0) {
     out->kind = head < 0x90 ? 'm' : head < 0xa0 ? 'a' : 's';
     out->value = head & (head < 0xa0 ? 0x0f : 0x1f);
-  } else switch (head) {
-    case 0xc0: return out->kind = 'n', 1;
-    case 0xc2: case 0xc3: return out->kind = 'b', out->value = head & 1, 1;
-    case 0xcb: out->kind = 'f'; wide = 8; break;
-    case 0xcc: case 0xcd: case 0xce: case 0xcf:
-      out->kind = 'u'; wide = (size_t)1 << (head - 0xcc);
-      least = wide == 1 ? 0x80 : (uint64_t)1 << (4 * wide);
-      break;
-    case 0xd0: case 0xd1: case 0xd2: case 0xd3: out->kind = 'i'; wide = (size_t)1 << (head - 0xd0); break;
-    case 0xd9: case 0xda: case 0xdb:
-      out->kind = 's'; wide = (size_t)1 << (head - 0xd9);
-      least = wide == 1 ? 32 : (uint64_t)1 << (4 * wide);
-      break;
-    case 0xdc: case 0xde: out->kind = head == 0xdc ? 'a' : 'm'; wide = 2; least = 16; break;
-    case 0xdd: case 0xdf: out->kind = head == 0xdd ? 'a' : 'm'; wide = 4; least = 0x10000; break;
-    default: return 0;
+  } else { /* 0xc0 to 0xdf, one column each; bin, ext, float32 and the unused ones are dots */
+    static const char kinds[] = "n.bb.......fuuuuiiii.....sssaamm", widths[] = "00000000000812481248000001242424";
+    out->kind = kinds[head - 0xc0];
+    wide = (size_t)(widths[head - 0xc0] - '0');
+    if (out->kind == '.') return 0;
+    if (out->kind == 'n' || out->kind == 'b') return out->value = head & 1, 1;
+    if (out->kind == 'u') least = wide == 1 ? 0x80 : (uint64_t)1 << (4 * wide);
+    if (out->kind == 's') least = wide == 1 ? 32 : (uint64_t)1 << (4 * wide);
+    if (out->kind == 'a' || out->kind == 'm') least = wide == 2 ? 16 : 0x10000;
   }
   if (wide) {
     if (left < wide) return 0;
@@ -778,7 +782,10 @@ static int pep_i_token_next(pep_cursor *c, pep_i_token *out) {
     left -= wide;
     if (out->value < least) return 0;
     if (out->kind == 'i') { /* sign-extend; refuse what a shorter form could hold */
-      int64_t v = wide == 1 ? (int8_t)out->value : wide == 2 ? (int16_t)out->value : wide == 4 ? (int32_t)out->value : (int64_t)out->value;
+      int64_t v = wide == 1   ? (int8_t)out->value
+                  : wide == 2 ? (int16_t)out->value
+                  : wide == 4 ? (int32_t)out->value
+                              : (int64_t)out->value;
       if (v >= (wide == 1 ? -32 : wide == 2 ? INT8_MIN : wide == 4 ? INT16_MIN : INT32_MIN)) return 0;
       out->value = (uint64_t)v;
     }
@@ -793,7 +800,9 @@ static int pep_i_token_next(pep_cursor *c, pep_i_token *out) {
   return out->kind != 'm' || out->value <= left / 2;
 }
 
-static int pep_i_want(pep_cursor *c, pep_i_token *out, char kind) { return pep_i_token_next(c, out) && out->kind == kind; }
+static int pep_i_want(pep_cursor *c, pep_i_token *out, char kind) {
+  return pep_i_token_next(c, out) && out->kind == kind;
+}
 
 static int pep_i_want_str(pep_cursor *c, pep_string *out) {
   pep_i_token t;
@@ -816,7 +825,9 @@ static int pep_i_want_key(pep_cursor *c, pep_string *key) {
   return 1;
 }
 
-static int pep_i_is(const pep_string *s, const char *text) { return s->len == strlen(text) && !memcmp(s->data, text, s->len); }
+static int pep_i_is(const pep_string *s, const char *text) {
+  return s->len == strlen(text) && !memcmp(s->data, text, s->len);
+}
 
 /* Steps over one value of any kind, validating all of it. */
 static int pep_i_skip(pep_cursor *c, int depth) {
@@ -854,8 +865,9 @@ int pep_next_obligation(pep_cursor *c, pep_obligation *out) {
 /* ---- Client: one question in flight, on one kept connection, under one absolute deadline ---- */
 
 const char *pep_fault_name(int fault) {
-  static const char *const names[] = {"none", "bad-frame", "bad-question", "bad-request", "refused", "not-available",
-                                      "overloaded", "deadline", "pdp", "obligation", "unreachable", "draining", "stale", "expired"};
+  static const char *const names[] = {"none",          "bad-frame",  "bad-question", "bad-request", "refused",
+                                      "not-available", "overloaded", "deadline",     "pdp",         "obligation",
+                                      "unreachable",   "draining",   "stale",        "expired"};
   return fault >= 0 && fault < (int)(sizeof names / sizeof *names) ? names[fault] : "unknown";
 }
 
@@ -904,7 +916,8 @@ static int pep_i_discover(pep_client *c, const char *path) {
   } else {
     const char *run = secure_getenv("XDG_RUNTIME_DIR");
     n = run && *run ? snprintf(c->path, sizeof c->path, "%s/pepcore/pepcore.sock", run) : -1;
-    if (n < 0 || n >= (int)sizeof c->path || stat(c->path, &st)) n = snprintf(c->path, sizeof c->path, "/run/pepcore/pepcore.sock");
+    if (n < 0 || n >= (int)sizeof c->path || stat(c->path, &st))
+      n = snprintf(c->path, sizeof c->path, "/run/pepcore/pepcore.sock");
   }
   if (n >= 0 && n < (int)sizeof c->path) return 1;
   c->path[0] = 0;
@@ -912,19 +925,22 @@ static int pep_i_discover(pep_client *c, const char *path) {
   return 0;
 }
 
-static int pep_i_text_order(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int pep_i_text_order(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* The frame that opens every connection: header (id 1, partition 0) and {"client", "handles", "point", "versions"}. */
 static int pep_i_write_hello(pep_client *c, const char *point, const char **handles, size_t num) {
   pep_buffer *b = &c->hello;
   static const uint8_t zeros[PEP_I_HEADER] = {0};
   int ok = pep_append(b, zeros, PEP_I_HEADER) && pep_i_put_head(b, 'm', 4) && pep_i_put_str(b, "client", 6) &&
-           pep_i_put_str(b, "pepcore.h/" PEP_VERSION, strlen("pepcore.h/" PEP_VERSION)) && pep_i_put_str(b, "handles", 7);
+           pep_i_put_str(b, "pepcore.h/" PEP_VERSION, strlen("pepcore.h/" PEP_VERSION)) &&
+           pep_i_put_str(b, "handles", 7);
   c->handles_offset = b->len;
   ok = ok && pep_i_put_head(b, 'a', num);
   for (size_t i = 0; ok && i < num; i++) ok = pep_i_put_str(b, handles[i], strlen(handles[i]));
-  ok = ok && pep_i_put_str(b, "point", 5) && pep_i_put_str(b, point, strlen(point)) && pep_i_put_str(b, "versions", 8) &&
-       pep_i_byte(b, 0x91) && pep_i_byte(b, 1);
+  ok = ok && pep_i_put_str(b, "point", 5) && pep_i_put_str(b, point, strlen(point)) &&
+       pep_i_put_str(b, "versions", 8) && pep_i_byte(b, 0x91) && pep_i_byte(b, 1);
   if (!ok || b->len > PEP_MAX_FRAME) return 0;
   pep_i_put_le(b->data, b->len - PEP_I_HEADER, 4);
   b->data[8] = 1;
@@ -967,7 +983,8 @@ static int pep_i_trust(pep_client *c, pep_verdict *v) {
     if (peer.uid == 0 || peer.uid == geteuid()) return 1;
     if (!stat(dir, &st) && st.st_uid == peer.uid && !(st.st_mode & 022)) return 1;
   }
-  return pep_i_deny(v, PEP_REFUSED, "%s is served by uid %u: not root, not this user, not the owner of a directory closed to others",
+  return pep_i_deny(v, PEP_REFUSED,
+                    "%s is served by uid %u: not root, not this user, not the owner of a directory closed to others",
                     c->path, (unsigned)peer.uid);
 }
 
@@ -975,7 +992,8 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   struct sockaddr_un address;
   memset(&address, 0, sizeof address);
   address.sun_family = AF_UNIX;
-  memcpy(address.sun_path, c->path, sizeof c->path < sizeof address.sun_path ? sizeof c->path : sizeof address.sun_path);
+  memcpy(address.sun_path, c->path,
+         sizeof c->path < sizeof address.sun_path ? sizeof c->path : sizeof address.sun_path);
   c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (c->fd < 0) return pep_i_deny(v, PEP_UNREACHABLE, "no socket: %s", strerror(errno));
   c->is_open = 1;
@@ -984,7 +1002,8 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   while (connect(c->fd, (const struct sockaddr *)&address, sizeof address)) {
     if (errno == EISCONN) break;
     /* EAGAIN: the backlog is full. A Unix socket has no event for that, so look again soon. */
-    if (errno != EAGAIN && errno != EINTR) return pep_i_deny(v, PEP_UNREACHABLE, "cannot reach a daemon at %s: %s", c->path, strerror(errno));
+    if (errno != EAGAIN && errno != EINTR)
+      return pep_i_deny(v, PEP_UNREACHABLE, "cannot reach a daemon at %s: %s", c->path, strerror(errno));
     if (!pep_i_wait(-1, 0, deadline_ns, 500000)) return pep_i_late(v);
   }
   return pep_i_trust(c, v);
@@ -998,8 +1017,10 @@ static int pep_i_send(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   for (size_t sent = 0; sent < c->out.len;) {
     ssize_t n = send(c->fd, c->out.data + sent, c->out.len - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0) sent += (size_t)n;
-    else if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) return pep_i_deny(v, PEP_UNREACHABLE, "the daemon closed the connection"), PEP_I_GONE;
-    else if (n < 0 && errno != EAGAIN && errno != EINTR) return pep_i_deny(v, PEP_UNREACHABLE, "cannot send: %s", strerror(errno));
+    else if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+      return pep_i_deny(v, PEP_UNREACHABLE, "the daemon closed the connection"), PEP_I_GONE;
+    else if (n < 0 && errno != EAGAIN && errno != EINTR)
+      return pep_i_deny(v, PEP_UNREACHABLE, "cannot send: %s", strerror(errno));
     else if (!pep_i_wait(c->fd, POLLOUT, deadline_ns, UINT64_MAX)) return pep_i_late(v);
   }
   return PEP_I_DONE;
@@ -1008,13 +1029,16 @@ static int pep_i_send(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
 /* Reads until `in` holds `len` bytes that were not used yet. */
 static int pep_i_read(pep_client *c, pep_verdict *v, size_t len, uint64_t deadline_ns) {
   size_t want = c->in_used + len > 4096 ? c->in_used + len : 4096;
-  if (want > c->in.len && !pep_i_reserve(&c->in, want - c->in.len)) return pep_i_deny(v, PEP_OVERLOADED, "no memory for the reply");
+  if (want > c->in.len && !pep_i_reserve(&c->in, want - c->in.len))
+    return pep_i_deny(v, PEP_OVERLOADED, "no memory for the reply");
   while (c->in.len - c->in_used < len) {
     if (!pep_i_wait(c->fd, POLLIN, deadline_ns, UINT64_MAX)) return pep_i_late(v);
     ssize_t n = recv(c->fd, c->in.data + c->in.len, c->in.cap - c->in.len, MSG_DONTWAIT);
     if (n > 0) c->in.len += (size_t)n;
     else if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-    else return pep_i_deny(v, PEP_UNREACHABLE, "the daemon closed the connection"), c->in.len ? PEP_I_FAILED : PEP_I_GONE;
+    else
+      return pep_i_deny(v, PEP_UNREACHABLE, "the daemon closed the connection"),
+             c->in.len ? PEP_I_FAILED : PEP_I_GONE;
   }
   return PEP_I_DONE;
 }
@@ -1024,24 +1048,27 @@ static int pep_i_read_error(pep_verdict *v, pep_cursor c) {
   pep_i_token map, code;
   pep_string key = {NULL, 0}, field = {NULL, 0}, reason = {NULL, 0};
   int ok = pep_i_want(&c, &map, 'm') && map.value == 3 && pep_i_want_key(&c, &key) && pep_i_is(&key, "code") &&
-           pep_i_want(&c, &code, 'u') && code.value > 0 && code.value < 256 && pep_i_want_key(&c, &key) && pep_i_is(&key, "field") &&
-           pep_i_want_str(&c, &field) && pep_i_want_key(&c, &key) && pep_i_is(&key, "reason") && pep_i_want_str(&c, &reason) &&
-           c.data == c.end;
+           pep_i_want(&c, &code, 'u') && code.value > 0 && code.value < 256 && pep_i_want_key(&c, &key) &&
+           pep_i_is(&key, "field") && pep_i_want_str(&c, &field) && pep_i_want_key(&c, &key) &&
+           pep_i_is(&key, "reason") && pep_i_want_str(&c, &reason) && c.data == c.end;
   if (!ok) return pep_i_deny(v, PEP_BAD_FRAME, "the daemon sent a malformed error frame");
-  (void)pep_i_deny(v, (int)code.value, "%.*s%s%.*s", field.len < 100 ? (int)field.len : 100, field.data, field.len ? ": " : "",
-                   reason.len < 200 ? (int)reason.len : 200, reason.data);
+  (void)pep_i_deny(v, (int)code.value, "%.*s%s%.*s", field.len < 100 ? (int)field.len : 100, field.data,
+                   field.len ? ": " : "", reason.len < 200 ? (int)reason.len : 200, reason.data);
   return PEP_I_ERROR;
 }
 
 /* Takes one reply off the stream into `out`: header checked field by field, body bounded before it is read. */
-static int pep_i_reply(pep_client *c, pep_verdict *v, pep_cursor *out, unsigned op, uint32_t partition, uint64_t id, uint64_t deadline_ns) {
+static int pep_i_reply(pep_client *c, pep_verdict *v, pep_cursor *out, unsigned op, uint32_t partition, uint64_t id,
+                       uint64_t deadline_ns) {
   int got = pep_i_read(c, v, PEP_I_HEADER, deadline_ns);
   if (got != PEP_I_DONE) return got;
   const uint8_t *h = c->in.data + c->in_used;
   size_t len = (size_t)pep_i_get_le(h, 4);
   unsigned reply = h[9];
-  if (len > PEP_MAX_FRAME) return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's reply is larger than %u bytes", (unsigned)PEP_MAX_FRAME);
-  if (h[8] != 1 || pep_i_get_le(h + 4, 4) || pep_i_get_le(h + 10, 2) || (reply != (op | PEP_I_REPLY) && reply != PEP_I_OP_ERROR))
+  if (len > PEP_MAX_FRAME)
+    return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's reply is larger than %u bytes", (unsigned)PEP_MAX_FRAME);
+  if (h[8] != 1 || pep_i_get_le(h + 4, 4) || pep_i_get_le(h + 10, 2) ||
+      (reply != (op | PEP_I_REPLY) && reply != PEP_I_OP_ERROR))
     return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's reply is not one of version 1 to this request");
   if (pep_i_get_le(h + 12, 4) != partition || pep_i_get_le(h + 16, 8) != id)
     return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's reply answers another request");
@@ -1123,7 +1150,9 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
   v->id = pep_i_get_le(b + 16, 8);
   v->boot = pep_i_get_le(b + 24, 8);
   v->revision = pep_i_get_le(b + 32, 8);
-  if (b[1]) return pep_i_deny(v, b[1], "%.*s", v->reason.len < 200 ? (int)v->reason.len : 200, v->reason.len ? v->reason.data : "");
+  if (b[1])
+    return pep_i_deny(v, b[1], "%.*s", v->reason.len < 200 ? (int)v->reason.len : 200,
+                      v->reason.len ? v->reason.data : "");
   if (b[0] != 1) return 0;
   pep_obligation duty;
   for (pep_cursor each = v->obligations; pep_next_obligation(&each, &duty);)
@@ -1141,7 +1170,8 @@ static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, u
   uint64_t left_us = left_ns / 1000;
   pep_i_put_le(tail, left_us > UINT32_MAX ? UINT32_MAX : left_us ? left_us : 1, 4);
   if (r->has_not_after) pep_i_put_le(tail + n, r->not_after_ms, 8), n += 8;
-  if (r->has_min_revision) pep_i_put_le(tail + n, r->min_boot, 8), pep_i_put_le(tail + n + 8, r->min_revision, 8), n += 16;
+  if (r->has_min_revision)
+    pep_i_put_le(tail + n, r->min_boot, 8), pep_i_put_le(tail + n + 8, r->min_revision, 8), n += 16;
   pep_i_put_le(header, r->question_len + n, 4);
   pep_i_put_le(header + 4, r->question_len, 4);
   header[8] = 1;
@@ -1149,8 +1179,8 @@ static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, u
   pep_i_put_le(header + 10, 1u | (r->has_not_after ? 2u : 0) | (r->has_min_revision ? 4u : 0), 2);
   pep_i_put_le(header + 12, PEP_I_PARTITION, 4);
   pep_i_put_le(header + 16, id, 8);
-  return pep_append(&c->out, header, sizeof header) && pep_append(&c->out, r->frame.data + PEP_I_HEADER, r->question_len) &&
-         pep_append(&c->out, tail, n);
+  return pep_append(&c->out, header, sizeof header) &&
+         pep_append(&c->out, r->frame.data + PEP_I_HEADER, r->question_len) && pep_append(&c->out, tail, n);
 }
 
 static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, uint64_t deadline_ns) {
@@ -1179,9 +1209,11 @@ static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, u
 int pep_check(pep_client *c, pep_verdict *v, pep_request *r, uint32_t deadline_ms) {
   memset(v, 0, sizeof *v);
   uint64_t deadline_ns = pep_i_now_ns() + (uint64_t)(deadline_ms ? deadline_ms : PEP_DEADLINE_MS) * 1000000u;
-  if (!c->path[0] || !c->hello.len) return pep_i_deny(v, PEP_BAD_REQUEST, "the client has no socket: call pep_connect first");
+  if (!c->path[0] || !c->hello.len)
+    return pep_i_deny(v, PEP_BAD_REQUEST, "the client has no socket: call pep_connect first");
   if (!pep_request_seal(r)) return pep_i_deny(v, PEP_BAD_QUESTION, "%s", r->error);
-  if (c->is_open && c->pid != (int)getpid()) pep_i_close(c); /* the parent's connection: a child must not read from it */
+  if (c->is_open && c->pid != (int)getpid())
+    pep_i_close(c); /* the parent's connection: a child must not read from it */
   int kept = c->is_open, got = pep_i_exchange(c, v, r, deadline_ns);
   if (kept && got == PEP_I_GONE) {
     pep_i_close(c);
@@ -1215,7 +1247,8 @@ int pep_json_string(pep_buffer *b, const char *text, size_t len) {
       if (!pep_append(b, p + i, n)) return 0;
       continue;
     }
-    int size = code == '"' || code == '\\' ? snprintf(escape, sizeof escape, "\\%c", (char)code) : snprintf(escape, sizeof escape, "\\u%04x", code);
+    int size = code == '"' || code == '\\' ? snprintf(escape, sizeof escape, "\\%c", (char)code)
+                                           : snprintf(escape, sizeof escape, "\\u%04x", code);
     if (!pep_append(b, escape, (size_t)size)) return 0;
     if (!n) n = 1;
   }
@@ -1256,7 +1289,8 @@ static int pep_i_json_out(pep_buffer *b, pep_cursor *c, int depth) {
   for (uint64_t i = 0; i < t.value; i++) {
     pep_string key = {NULL, 0};
     if (i && !pep_i_byte(b, ',')) return 0;
-    if (t.kind == 'm' && !(pep_i_want_str(c, &key) && pep_json_string(b, key.data, key.len) && pep_i_byte(b, ':'))) return 0;
+    if (t.kind == 'm' && !(pep_i_want_str(c, &key) && pep_json_string(b, key.data, key.len) && pep_i_byte(b, ':')))
+      return 0;
     if (!pep_i_json_out(b, c, depth + 1)) return 0;
   }
   return pep_i_byte(b, t.kind == 'm' ? '}' : ']');
