@@ -69,12 +69,10 @@ def _link(
     template: Policy, number: int, new_id: str, values: dict[str, Uid], check: CheckObligation | None
 ) -> Policy:
     statement, scope = template.statement, template.scope
-    if scope is not None:
-        scope = replace(
-            scope,
-            principal=_fill(scope.principal, values.get("?principal")),
-            resource=_fill(scope.resource, values.get("?resource")),
-        )
+    scope = scope._replace(
+        principal=_fill(scope.principal, values.get("?principal")),
+        resource=_fill(scope.resource, values.get("?resource")),
+    )
     notes = read_notes(statement.file, statement.line, new_id, template.annotations, check)
     return replace(
         template, number=number, id=new_id, scope=scope, notes=notes, explicit_id=True, template=False,

@@ -1,21 +1,21 @@
-"""Cedar policies as they were written: statements with file and line, ids, annotations, links of templates.
+"""Cedar policies as values: ids, scopes, annotations.
 
-Promises: every statement is found by a scanner that knows strings and comments, and is one policy or
-template for Cedar too; every error names file and line; ids are explicit (`@id`) or made from file name and
-line (`acl.cedar:12`, a second statement on that line `acl.cedar:12#2`), and unique; an annotation that
-pepcore understands but cannot read is an error, never a shrug. A template decides nothing until a link
-fills its slots; a link inherits the template's annotations, except that its id is its own `newId`. Never:
-evaluates, or guesses at a policy that it does not understand (`scope` is then None: it may always apply).
+Promises: every statement is one policy or template for Cedar too, else the error names its file and line;
+ids are explicit (`@id`) or made from file name and line (`acl.cedar:12`, a second statement on that line
+`acl.cedar:12#2`), and unique. The whole set is parsed in one call; scopes and annotations are read from
+Cedar's own JSON form of the statements' heads, so that a body that no tree can hold (over 100 levels) still
+has a scope. A template decides nothing until a link fills its slots (`cedar_links`). Never: evaluates, or
+guesses: a side of a scope that is not understood may always hold.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
-from cedarpy import PolicySet, policies_to_json_str, pst
+import msgspec
+from cedarpy import PolicySet, policies_to_json_str
 
 from ..errors import PolicyError
 from .cedar_annotations import CheckObligation, Notes, read_notes
@@ -26,13 +26,11 @@ Uid = tuple[str, str]
 Side = tuple[str, str, Uid | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Whom a policy can apply to. `actions` is None for any action; `exact` says `==` instead of `in`."""
+class Scope(NamedTuple):
+    """Whom a policy can apply to. It applies if one of `actions` holds."""
 
     principal: Side
-    actions: tuple[Uid, ...] | None
-    exact: bool
+    actions: tuple[Side, ...]
     resource: Side
 
 
@@ -44,7 +42,7 @@ class Policy:
     id: str
     effect: str
     statement: Statement
-    scope: Scope | None
+    scope: Scope
     notes: Notes
     annotations: dict[str, str]
     explicit_id: bool = True
@@ -56,33 +54,74 @@ class Policy:
         return PolicyError(self.statement.file, self.statement.line, reason)
 
 
+class _Name(msgspec.Struct):
+    type: str
+    id: str
+
+
+class _In(msgspec.Struct):
+    entity: _Name | None = None
+
+
+class _Side(msgspec.Struct):
+    op: str
+    entity: _Name | None = None
+    entities: list[_Name] | None = None
+    entity_type: str = ""
+    inside: _In | None = msgspec.field(default=None, name="in")
+
+
+class _Form(msgspec.Struct):
+    effect: str
+    principal: _Side
+    action: _Side
+    resource: _Side
+    annotations: dict[str, str | None] = {}
+
+
+class _Forms(msgspec.Struct):
+    templates: dict[str, _Form]
+    staticPolicies: dict[str, _Form]
+
+
+_forms = msgspec.json.Decoder(_Forms)
+
+
 def parse(found: Sequence[Statement], check: CheckObligation | None) -> tuple[list[Policy], PolicySet]:
-    """Return all policies and the full set. All are parsed in one call; only an error looks at each alone."""
-    text = "\n".join(s.text for s in found)
+    """Return all policies and templates, and the full set in which Cedar calls them `policy<number>`."""
     try:
-        full = PolicySet.from_str(text)
+        full = PolicySet.from_str("\n".join(s.text for s in found))
     except ValueError as e:
         raise _locate(found, str(e)) from None
     if len(full) + len(full.templates()) != len(found):
         raise _locate(found, "the statements of this set cannot be told apart")
-    try:
-        nodes = full.to_pst()
-        trees = {**nodes.static_policies, **nodes.templates}
-        rows = [_from_tree(trees[f"policy{n}"]) for n in range(len(found))]
-        slotted = [f"policy{n}" in nodes.templates for n in range(len(found))]
-    except ValueError:
-        rows, slotted = _each_tree(found)
+    forms = _heads(found)
     ids: dict[str, Statement] = {}
     policies: list[Policy] = []
-    for n, (statement, (effect, scope, given)) in enumerate(zip(found, rows, strict=True)):
+    for n, statement in enumerate(found):
+        name = f"policy{n}"
+        form = forms.staticPolicies.get(name) or forms.templates[name]
+        given = {k: v or "" for k, v in form.annotations.items()}
         ident = given["id"] if "id" in given else _made_id(statement, ids)
         notes = read_notes(statement.file, statement.line, ident, given, check)
         other = ids.setdefault(ident, statement)
         if other is not statement:
             raise PolicyError(statement.file, statement.line, taken(ident, other))
-        explicit = "id" in given
-        policies.append(Policy(n, ident, effect, statement, scope, notes, given, explicit, slotted[n]))
+        scope = Scope(_side(form.principal), _actions(form.action), _side(form.resource))
+        explicit, template = "id" in given, name in forms.templates
+        policies.append(Policy(n, ident, form.effect, statement, scope, notes, given, explicit, template))
     return policies, full
+
+
+def _heads(found: Sequence[Statement]) -> _Forms:
+    for text in ("\n".join(s.head for s in found), "\n".join(s.text for s in found)):
+        try:
+            forms = _forms.decode(policies_to_json_str(text))
+        except (ValueError, msgspec.MsgspecError):
+            continue
+        if len(forms.staticPolicies) + len(forms.templates) == len(found):
+            return forms
+    raise _locate(found, "the engine cannot write this set out")
 
 
 def _made_id(statement: Statement, ids: dict[str, Statement]) -> str:
@@ -106,68 +145,26 @@ def _locate(found: Sequence[Statement], otherwise: str) -> PolicyError:
             return PolicyError(s.file, s.line, str(e))
         if len(alone) + len(alone.templates()) != 1:
             return PolicyError(s.file, s.line, "this is not exactly one policy; end each with `;`")
-    first = found[0] if found else Statement("<text>", "text", 1, 1, "")
+    first = found[0] if found else Statement("<text>", "text", 1, 1, "", "")
     return PolicyError(first.file, first.line, otherwise)
 
 
-Row = tuple[str, Scope | None, dict[str, str]]
+def _side(form: _Side) -> Side:
+    """One side of the scope; a slot is a side without uid, and what nobody knows is `any`."""
+    uid = (form.entity.type, form.entity.id) if form.entity else None
+    if form.op == "==":
+        return ("eq", "", uid)
+    if form.op == "in":
+        return ("in", "", uid)
+    if form.op == "is":
+        if form.inside is None:
+            return ("is", form.entity_type, None)
+        inside = form.inside.entity
+        return ("isin", form.entity_type, (inside.type, inside.id) if inside else None)
+    return ("any", "", None)
 
 
-def _from_tree(tree: pst.Template) -> Row:
-    return tree.effect, _scope(tree), dict(tree.annotations)
-
-
-def _each_tree(found: Sequence[Statement]) -> tuple[list[Row], list[bool]]:
-    """One by one, when the set as a whole has no tree (over 100 levels deep, or newer than the library)."""
-    rows, slotted = [], []
-    for s in found:
-        try:
-            nodes = PolicySet.from_str(s.text).to_pst()
-            rows.append(_from_tree(next(iter({**nodes.static_policies, **nodes.templates}.values()))))
-            slotted.append(bool(nodes.templates))
-        except ValueError:
-            try:
-                form = json.loads(policies_to_json_str(s.text))
-            except ValueError as e:
-                raise PolicyError(s.file, s.line, str(e)) from None
-            body = next(iter({**form["staticPolicies"], **form["templates"]}.values()))
-            notes = {k: v or "" for k, v in body.get("annotations", {}).items()}
-            rows.append((body["effect"], None, notes))
-            slotted.append(bool(form["templates"]))
-    return rows, slotted
-
-
-def uid_of(node: pst.EntityUid) -> Uid:
-    return (str(node.type), node.id)
-
-
-def _scope(tree: pst.Template) -> Scope | None:
-    """The scope, a slot as a side without uid. None: a construct nobody knows."""
-    a = tree.action
-    actions: tuple[Uid, ...] | None
-    if isinstance(a, pst.ActionEq):
-        actions = (uid_of(a.entity),)
-    elif isinstance(a, pst.ActionIn):
-        actions = tuple(map(uid_of, a.entities))
-    elif isinstance(a, pst.ScopeAny):
-        actions = None
-    else:
-        return None
-    principal, resource = _side(tree.principal), _side(tree.resource)
-    if principal is None or resource is None:
-        return None
-    return Scope(principal, actions, isinstance(a, pst.ActionEq), resource)
-
-
-def _side(node: Any) -> Side | None:
-    if isinstance(node, pst.ScopeAny):
-        return ("any", "", None)
-    if isinstance(node, pst.ScopeIs):
-        return ("is", str(node.entity_type), None)
-    if isinstance(node, (pst.ScopeEq, pst.ScopeIn, pst.ScopeIsIn)):
-        kind = "eq" if isinstance(node, pst.ScopeEq) else "in"
-        type_ = ""
-        if isinstance(node, pst.ScopeIsIn):
-            kind, type_ = "isin", str(node.entity_type)
-        return (kind, type_, None if isinstance(node.entity, pst.Slot) else uid_of(node.entity))
-    return None
+def _actions(form: _Side) -> tuple[Side, ...]:
+    if form.op == "in" and form.entities is not None:
+        return tuple(("in", "", (e.type, e.id)) for e in form.entities)
+    return (_side(form),)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from cedarpy import PolicySet, pst
 
-from .cedar_policies import Uid, uid_of
+from .cedar_policies import Uid
 from .cedar_times import UNKNOWN, Instant, compared
 
 
@@ -86,7 +86,7 @@ class _Walk:
                     self.instants.add(UNKNOWN)
                 return 0
             case pst.EntityLit(value):
-                self.literals.add(uid_of(value))
+                self.literals.add((str(value.type), value.id))
                 return 0
             case pst.GetAttr(pst.Var("context"), attr):
                 self.names.add(attr)

@@ -52,8 +52,8 @@ class Dimension:
         self.types: dict[str, int] = {}
         self.group_types = 0
 
-    def add(self, side: Side | None, bit: int) -> None:
-        kind, type_, uid = side or ("any", "", None)
+    def add(self, side: Side, bit: int) -> None:
+        kind, type_, uid = side
         if kind == "any":
             self.any |= bit
         elif kind == "is":
@@ -99,13 +99,10 @@ class Slices:
         self._seen: dict[int, None] = {}
         self._reads: dict[int, Reads] = {}
         for n, p in enumerate(self._deciding):
-            bit, scope = 1 << n, p.scope
-            self.principal.add(scope.principal if scope else None, bit)
-            self.resource.add(scope.resource if scope else None, bit)
-            for uid in (scope.actions if scope else None) or ():
-                self.action.add(("eq" if scope and scope.exact else "in", "", uid), bit)
-            if scope is None or scope.actions is None:
-                self.action.add(None, bit)
+            self.principal.add(p.scope.principal, 1 << n)
+            self.resource.add(p.scope.resource, 1 << n)
+            for side in p.scope.actions:
+                self.action.add(side, 1 << n)
         self.everything = (1 << len(self._deciding)) - 1
 
     def get(self, mask: int, action: int, principal_type: str, resource_type: str) -> Slice:

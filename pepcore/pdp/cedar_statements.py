@@ -17,19 +17,21 @@ from pathlib import Path
 
 from ..errors import PolicyError
 
-_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|//[^\r\n]*|;|"', re.DOTALL)
+_MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|//[^\r\n]*|[;{"]', re.DOTALL)
+_CONDITION = re.compile(r"\)\s*(?:when|unless)\s*$")
 _LEAD = re.compile(r"(?:\s+|//[^\r\n]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One policy or template as text; `name` is the short file name that made ids start with."""
+    """One policy or template as text. `head` ends with its scope; `name` is the file's, for made ids."""
 
     file: str
     name: str
     line: int
     last_line: int
     text: str
+    head: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +83,20 @@ def statements(file: PolicyFile) -> Iterator[Statement]:
         line += text.count("\n", at, start)
         if start == len(text):
             return
-        end = start
+        end = brace = start
         for mark in _MARK.finditer(text, start):
             if mark.group() == ";":
                 end = mark.end()
                 break
-            if mark.group() == '"':
+            if mark.group() == "{" and brace == start:
+                brace = mark.start()
+            elif mark.group() == '"':
                 where = line + text.count("\n", start, mark.start())
                 raise PolicyError(file.path, where, "this string has no end; close it with a double quote")
         if end == start:
             raise PolicyError(file.path, line, "this policy has no end; close it with `;`")
         last = line + text.count("\n", start, end)
-        yield Statement(file.path, file.name, line, last, text[start:end])
+        condition = _CONDITION.search(text, start, brace)
+        head = text[start : condition.start()] + ");" if condition else text[start:end]
+        yield Statement(file.path, file.name, line, last, text[start:end], head)
         at, line = end, last
