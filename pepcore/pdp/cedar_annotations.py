@@ -7,10 +7,9 @@
 
 Promises: one that cannot be read is a load error; JSON with a duplicate key or NaN cannot be read. Over the
 determining policies, in the order of their ids, obligations, tags and reasons are joined and the shortest
-ttl holds. Two obligations that cannot both be discharged are a fault: the same id with another content; two
-`limit`s of one path with other properties; a header set to two values, or both set and removed; two `mask`s
-of one path in two ways. (`window`, `rate`, `keep`, `redact`, `drop` all hold at once: the narrower wins.)
-Never: drops or reorders an obligation in silence.
+ttl holds. An obligation without id is called `<policy id>#<place>`; equal ones are one; one id with two
+meanings is a fault. Whether obligations of two ids can be discharged together is for `core/obligation` to
+say, which sees all of them. Never: drops or reorders an obligation in silence.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ NONE = Notes()
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What the determining policies say together; `clash` names two obligations that cannot both hold."""
+    """What the determining policies say together; `clash` says why they contradict each other."""
 
     obligations: tuple[Obligation, ...]
     tags: tuple[str, ...]
@@ -161,30 +160,10 @@ def _canonical(properties: Any) -> str:
 
 
 def find_clash(obligations: Iterable[Obligation]) -> str:
-    """Name two obligations that cannot both be discharged, or return an empty string."""
-    seen: dict[tuple[str, ...], tuple[str, str]] = {}
+    """Name an obligation id that means two things, or return an empty string."""
+    seen: dict[str, tuple[str, str]] = {}
     for o in obligations:
-        content = o.type + _canonical(o.properties)
-        for place, what in _claims(o, content):
-            before, first = seen.setdefault(place, (what, o.id))
-            if before != what:
-                return f"obligations `{first}` and `{o.id}` contradict each other ({' '.join(place)})"
+        content = (o.type, _canonical(o.properties))
+        if seen.setdefault(o.id, content) != content:
+            return f"the obligation id `{o.id}` has two meanings; give each its own id"
     return ""
-
-
-def _claims(o: Obligation, content: str) -> list[tuple[tuple[str, ...], str]]:
-    """The places that an obligation settles, and what it settles there."""
-    claims: list[tuple[tuple[str, ...], str]] = [(("id", o.id), content)]
-    if o.type in ("set-header", "remove-header"):
-        name = o.properties.get("name", o.properties.get("header"))
-        claims.append((("header", str(name).lower()), content.lower() if name is None else _said(o, content)))
-    elif o.type in ("limit", "mask"):
-        paths = o.properties.get("paths", o.properties.get("path", ""))
-        rest = _canonical({k: v for k, v in o.properties.items() if k not in ("path", "paths")})
-        for path in paths if isinstance(paths, list) else [paths]:
-            claims.append(((o.type, str(path)), rest))
-    return claims
-
-
-def _said(o: Obligation, content: str) -> str:
-    return "remove" if o.type == "remove-header" else "set " + _canonical(o.properties.get("value"))
