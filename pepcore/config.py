@@ -1,0 +1,180 @@
+"""The configuration: one tree of values, validated when it is loaded.
+
+Promises: a file that is not understood in every word is refused with the key that is wrong; defaults are safe
+(deny on every fault, bounded everything, only the daemon's own user administers).
+Never: reads the environment or the network; changes after it was loaded (a reload makes a new one).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from .errors import ConfigError
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+
+
+def milliseconds(text: str) -> int:
+    """Return the milliseconds of a duration such as `500ms`, `30s`, `5m`, `1h`."""
+    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", text)
+    if match is None:
+        raise ValueError(f"`{text}` is not a duration: write `500ms`, `30s`, `5m` or `1h`")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    socket: str = ""
+    """Path of the Unix socket; empty: the run directory."""
+    workers: int = -1
+    """Worker processes for misses; -1: one less than the cores, at least one."""
+    watch: bool = True
+    """Reload when a policy, entity or schema file changes."""
+    drain: str = "5s"
+    """How long SIGTERM waits for questions in flight."""
+
+
+class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    policies: str = ""
+    entities: str = ""
+    schema: str = ""
+    open_types: tuple[str, ...] | None = None
+    """Entity types that a request may bring; None: those of which the store holds none."""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    connections: int = 16384
+    connections_per_peer: int = 12288
+    frame: int = 65536
+    depth: int = 16
+    partial: str = "1s"
+    """How long a frame may stay half sent."""
+    queued: int = 4 << 20
+    """Bytes of replies a peer may leave unread before its connection is closed."""
+    waiting: int = 65536
+    """Questions that wait for the PDP, all peers."""
+    waiting_per_peer: int = 16384
+    deadline: str = "200ms"
+    """Of a request that names none."""
+    longest_deadline: str = "30s"
+
+
+class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    slots: int = 200_000
+    slab_mib: int = 40
+    quota: float = 0.6
+    permit: str = "60s"
+    """Longest life of a cached permit."""
+    deny: str = "1s"
+    """Life of a cached deny."""
+
+
+class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    file: str = ""
+    """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
+
+
+class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rule for peers. The first that matches holds; where there are rules, a peer without one is refused."""
+
+    user: str | int | None = None
+    group: str | int | None = None
+    points: tuple[str, ...] = ("*",)
+    subjects: tuple[str, ...] = ("*",)
+    """Patterns over `Type::id`; `*` stands for anything."""
+    administer: bool = False
+    share: str = ""
+    """Peers that name the same word share one cache partition."""
+
+    def matches(self, uid: int, gid: int) -> bool:
+        return (self.user is None or _uid(self.user) == uid) and (self.group is None or _gid(self.group) == gid)
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    daemon: Daemon = Daemon()
+    policies: Policies = Policies()
+    limits: Limits = Limits()
+    cache: Keep = Keep()
+    notify: Notify = Notify()
+    peers: tuple[Peer, ...] = ()
+
+
+def _uid(user: str | int) -> int:
+    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+
+
+def _gid(group: str | int) -> int:
+    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read and validate a `pepcore.toml`. Relative paths in it count from its folder. Raises ConfigError."""
+    file = Path(path)
+    try:
+        raw = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"`{path}` is not valid TOML: {error}") from None
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"`{path}`: {error}") from None
+    return validate(config, file.parent, str(path))
+
+
+def validate(config: Config, folder: Path | None = None, name: str = "the configuration") -> Config:
+    """Check what types cannot say, and make paths absolute. Raises ConfigError."""
+    limits, keep = config.limits, config.cache
+    checks = [
+        ("daemon.workers", -1 <= config.daemon.workers <= 64, "must be -1 to 64"),
+        ("limits.connections", 0 < limits.connections <= 1 << 20, "must be 1 to 1048576"),
+        ("limits.connections_per_peer", 0 < limits.connections_per_peer, "must be at least 1"),
+        ("limits.frame", 1024 <= limits.frame <= 16 << 20, "must be 1024 to 16777216 bytes"),
+        ("limits.depth", 4 <= limits.depth <= 32, "must be 4 to 32"),
+        ("limits.queued", limits.queued >= 65536, "must be at least 65536 bytes"),
+        ("limits.waiting", limits.waiting > 0, "must be at least 1"),
+        ("limits.waiting_per_peer", limits.waiting_per_peer > 0, "must be at least 1"),
+        ("cache.slots", 8 <= keep.slots <= 1 << 28, "must be 8 to 2^28"),
+        ("cache.slab_mib", 1 <= keep.slab_mib <= 65536, "must be 1 to 65536"),
+        ("cache.quota", 0 < keep.quota <= 1, "must be above 0, at most 1"),
+    ]
+    for key, fine, advice in checks:
+        if not fine:
+            raise ConfigError(f"{name}: `{key}` {advice}")
+    for key, text in (
+        ("daemon.drain", config.daemon.drain),
+        ("limits.partial", limits.partial),
+        ("limits.deadline", limits.deadline),
+        ("limits.longest_deadline", limits.longest_deadline),
+        ("cache.permit", keep.permit),
+        ("cache.deny", keep.deny),
+    ):
+        try:
+            milliseconds(text)
+        except ValueError as error:
+            raise ConfigError(f"{name}: `{key}`: {error}") from None
+    for i, peer in enumerate(config.peers):
+        try:
+            peer.matches(-1, -1)
+        except KeyError as error:
+            raise ConfigError(f"{name}: `peers[{i}]`: {error.args[0]}") from None
+    if folder is None:
+        return config
+
+    def absolute(text: str) -> str:
+        return str((folder / text).resolve()) if text else ""
+
+    p = config.policies
+    return msgspec.structs.replace(
+        config,
+        daemon=msgspec.structs.replace(config.daemon, socket=absolute(config.daemon.socket)),
+        notify=Notify(absolute(config.notify.file)),
+        policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
+    )
