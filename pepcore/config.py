@@ -135,7 +135,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
     checks = [
         ("daemon.workers", -1 <= config.daemon.workers <= 64, "must be -1 to 64"),
         ("limits.connections", 0 < limits.connections <= 1 << 20, "must be 1 to 1048576"),
-        ("limits.connections_per_peer", 0 < limits.connections_per_peer, "must be at least 1"),
+        ("limits.connections_per_peer", limits.connections_per_peer > 0, "must be at least 1"),
         ("limits.frame", 1024 <= limits.frame <= 16 << 20, "must be 1024 to 16777216 bytes"),
         ("limits.depth", 4 <= limits.depth <= 32, "must be 4 to 32"),
         ("limits.queued", limits.queued >= 65536, "must be at least 65536 bytes"),

@@ -1,10 +1,9 @@
-from collections.abc import Container
+from collections.abc import Collection
 from typing import TypeVar
 
 from ..errors import Fault
 from ..model import Obligation
 
-ALWAYS_DENY: frozenset[str]
 T = TypeVar("T")
 
 class Verdict:
@@ -42,8 +41,7 @@ def settle(
     reason: str,
     policies: tuple[str, ...],
     obligations: tuple[Obligation, ...],
-    handles: Container[str],
-    discharged: Container[str],
+    handles: Collection[str],
     *,
     number: int = 0,
     boot: int = 0,
@@ -54,7 +52,5 @@ def settle(
 def deny(fault: Fault, *, number: int = 0, boot: int = 0, revision: int = 0) -> Verdict: ...
 def payload(v: Verdict) -> bytes: ...
 def body(v: Verdict, payload: bytes, now: int, limit_ms: int = -1) -> bytes: ...
-def stored_body(
-    stored: tuple[bool, int, int, bytes], *, now: int, boot: int, revision: int
-) -> bytes: ...
-def read(data: bytes, handles: Container[str], discharged: Container[str], now: int) -> Verdict: ...
+def stored_body(stored: tuple[bool, int, int, bytes], *, now: int, boot: int, revision: int) -> bytes: ...
+def read(data: bytes, handles: Collection[str], now: int) -> Verdict: ...

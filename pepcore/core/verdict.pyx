@@ -1,7 +1,7 @@
 """The verdict: what is enforced. The one place where a permit is built.
 
 Promises: `settle` permits only if the decision permits, is a real boolean, carries no fault, and every obligation
-is understood by the caller (`handles`) or discharged by pepcore itself (`discharged`), well-formed and compiled.
+is well-formed, compiled, and discharged by the caller (`handles`) or by pepcore itself.
 `read` takes a verdict body from the wire through the same function. Everything else here builds denies.
 Never: raises for a deny; lets Python code change a verdict or make one that permits (`Verdict()` is a deny).
 
@@ -31,9 +31,6 @@ class Payload(msgspec.Struct, frozen=True):
 cdef object _read_payload = msgspec.msgpack.Decoder(Payload).decode
 cdef object _write_payload = msgspec.msgpack.Encoder(order="sorted").encode
 cdef dict _names = NAMES
-
-# Types that no floor discharges yet: leases bring `end-session`, the agents' point brings `approve`.
-ALWAYS_DENY = frozenset({"approve", "end-session"})
 
 
 @cython.final
@@ -83,11 +80,10 @@ cdef class Verdict:
         return f"<Verdict {word} {self.id} {self.error or self.reason or ', '.join(self.policies)}>"
 
 
-def settle(permit, str reason, tuple policies, tuple obligations, handles, discharged, *, uint64_t number=0,
-           uint64_t boot=0, uint64_t revision=0, int64_t expires_ns=0, bint cached=False):
-    """Return the verdict on a decision.
+def settle(permit, str reason, tuple policies, tuple obligations, handles, *, uint64_t number=0, uint64_t boot=0,
+           uint64_t revision=0, int64_t expires_ns=0, bint cached=False):
+    """Return the verdict on a decision. `handles` are the obligation types that the caller discharges.
 
-    `handles` are the obligation types that the caller discharges, `discharged` those that pepcore itself does.
     Obligations that are understood are compiled, and can run, even where another one turns the permit into a deny
     (AuthZEN obligations profile, draft 1: such a permit "MUST be treated as a deny").
     """
@@ -96,22 +92,15 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, disch
     v.number, v.boot, v.revision, v.expires_ns, v.cached = number, boot, revision, expires_ns, cached
     try:
         if obligations:
-            demand(obligations, handles, discharged)
-            v.program = obligation.compile([o for o in obligations if o.type in obligation.PAYLOAD])
+            v.program = obligation.compile(obligation.understood(obligations, handles))
+            why = obligation.unhandled(obligations, handles)
+            if why:
+                raise ObligationFault("", why)
         if permit is True:
             v.permit = True
     except Fault as fault:
         v.fault, v.error, v.expires_ns = fault.code, f"{_names[fault.code]}: {fault}", 0
     return v
-
-
-cdef demand(tuple obligations, handles, discharged):
-    """Raise ObligationFault unless somebody discharges each of these."""
-    for o in obligations:
-        if o.type in ALWAYS_DENY:
-            raise ObligationFault(o.id, f"`{o.type}` cannot be discharged yet, so the permit cannot stand")
-        if o.type not in discharged and o.type not in handles:
-            raise ObligationFault(o.id, f"nobody here discharges `{o.type}`: add it to `handles` where it is applied")
 
 
 def deny(fault, *, uint64_t number=0, uint64_t boot=0, uint64_t revision=0):
@@ -177,7 +166,7 @@ def stored_body(tuple stored not None, *, int64_t now, uint64_t boot, uint64_t r
     return (<const char*> fixed)[:VERDICT] + payload
 
 
-def read(bytes data not None, handles, discharged, int64_t now):
+def read(bytes data not None, handles, int64_t now):
     """Return the verdict in a body that a daemon sent. Raises BadRequest where the body is malformed."""
     cdef const unsigned char* p = <const unsigned char*> <const char*> data
     cdef Py_ssize_t size = len(data)
@@ -197,5 +186,5 @@ def read(bytes data not None, handles, discharged, int64_t now):
         v.fault, v.error, v.policies, v.obligations = p[1], content.reason, content.policies, content.obligations
         v.number, v.boot, v.revision, v.cached = le64(p + 16), le64(p + 24), le64(p + 32), p[2]
         return v
-    return settle(p[0] == 1, content.reason, content.policies, content.obligations, handles, discharged, number=le64(p + 16), boot=le64(p + 24),
+    return settle(p[0] == 1, content.reason, content.policies, content.obligations, handles, number=le64(p + 16), boot=le64(p + 24),
                   revision=le64(p + 32), expires_ns=now + lifetime * 1000000 if lifetime else 0, cached=p[2])

@@ -1,0 +1,98 @@
+"""What travels through the enforcer: partitions, flights, waiters, batches, replies.
+
+Values without behaviour of their own; `enforcer.py` moves them. A flight is one question on its way to the PDP,
+its waiters are the requests that the answer will serve. Stamps (revision, clocks) are written when the question is
+handed to the PDP, never later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from .core.verdict import Verdict
+from .errors import Fault
+from .model import Decision
+from .wire import Semantic
+
+
+class Times(Struct, frozen=True):
+    """Lifetimes and bounds, in the units of the clocks that are passed in."""
+
+    permit_ms: int = 60_000
+    deny_ms: int = 1_000
+    deadline_ns: int = 200_000_000
+    longest_deadline_ns: int = 30_000_000_000
+    waiting: int = 65_536
+    waiting_per_owner: int = 16_384
+
+
+class Partition(Struct, frozen=True):
+    """Who asks: nothing crosses from one partition to another (D9)."""
+
+    number: int
+    owner: int
+    point: str = ""
+    handles: frozenset[str] = frozenset()
+
+
+class Waiter(Struct, eq=False):
+    """One request, or one item of a batch, that waits for a flight."""
+
+    to: Any
+    request: int
+    local: int
+    deadline_ns: int
+    not_after: int = -1
+    batch: Batch | None = None
+    index: int = 0
+    again: bool = False
+    """Asked a second time already, because the first answer crossed a revoke or a reload."""
+    done: bool = False
+
+
+class Flight(Struct, eq=False):
+    """A question on its way to the PDP, with all who wait for it."""
+
+    partition: Partition
+    key: bytes
+    waiters: list[Waiter]
+    explain: bool = False
+    taken: bool = False
+    revision: int = 0
+    asked_ns: int = 0
+    asked_ms: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits."""
+        return any(not w.done for w in self.waiters)
+
+    @property
+    def deadline_ns(self) -> int:
+        """The latest deadline of those who still wait; 0: nobody does."""
+        return max((w.deadline_ns for w in self.waiters if not w.done), default=0)
+
+
+class Batch(Struct, eq=False):
+    """The items of one check-many, in the order asked: a body, or what a flight brought for a waiter."""
+
+    to: Any
+    request: int
+    local: int
+    semantic: Semantic
+    outcomes: list[bytes | tuple[Flight, Decision | Fault, Waiter] | None]
+    missing: int = 0
+
+
+class Reply(Struct, frozen=True):
+    """What the host sends: a verdict with its body, the bodies of a batch, or an explanation."""
+
+    to: Any
+    request: int
+    local: int
+    verdict: Verdict | None = None
+    body: bytes = b""
+    bodies: list[bytes] | None = None
+    explanation: dict[str, Any] | None = None

@@ -1,0 +1,114 @@
+"""From a decision to a verdict: windows, rates, notices, lifetimes.
+
+Promises: a permit does not outlive the PDP's lifetime, its window, or the configured cap, counted from the moment
+the PDP was asked; obligations that each request must discharge for itself are discharged once per request; those
+that are understood run, also where another one turns the permit into a deny.
+Never: reads a clock; builds a permit (`core.verdict.settle` does).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from .core.page import Page
+from .core.verdict import Verdict, deny, settle
+from .discharge import Rates, window_left_ms
+from .errors import Fault, ObligationFault
+from .flight import Flight, Partition, Times
+from .model import Decision, Obligation, Question
+
+SINGLE_USE = frozenset({"rate", "notify", "approve", "end-session"})
+
+Notifier = Callable[[Partition, Question, Obligation], None]
+"""Discharges one `notify`; raises ObligationFault where it cannot."""
+
+read_question = msgspec.msgpack.Decoder(Question).decode
+
+
+def single_use(decision: Decision) -> bool:
+    """Whether each request must discharge something for itself, so that the answer cannot be shared or cached."""
+    return any(o.type in SINGLE_USE for o in decision.obligations)
+
+
+def outlived(flight: Flight, decision: Decision, now: int) -> bool:
+    """Whether the PDP's own lifetime ended before its answer arrived."""
+    age = decision.max_age_ms
+    return bool(age) and decision.permit is True and flight.asked_ns + (age or 0) * 1_000_000 <= now
+
+
+class Settlement:
+    """Builds every verdict of an enforcer, through `core.verdict`."""
+
+    def __init__(
+        self, page: Page, times: Times, numbers: Iterator[int] | None = None, notify: Notifier | None = None
+    ) -> None:
+        self.page, self.times = page, times
+        self._numbers = numbers if numbers is not None else itertools.count(1)
+        self._notify = notify
+        self._rates = Rates()
+        self.faults: dict[int, int] = {}
+
+    def deny(self, fault: Fault) -> Verdict:
+        """The deny that a fault stands for; counted, never cached."""
+        self.faults[fault.code] = self.faults.get(fault.code, 0) + 1
+        return deny(fault, number=next(self._numbers), boot=self.page.boot, revision=self.page.revision)
+
+    def shared(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> Verdict:
+        """The verdict of a decision whose obligations, if any, may be discharged from a cached answer."""
+        permit: object = decision.permit
+        life = self.times.permit_ms if permit is True else self.times.deny_ms
+        if decision.max_age_ms is not None:
+            life = min(life, decision.max_age_ms)
+        expires = flight.asked_ns + life * 1_000_000
+        reason = decision.reason
+        try:
+            for o in decision.obligations:
+                if o.type == "window":
+                    left = window_left_ms(o.properties, wall_ms)
+                    if left is not None:
+                        expires = min(expires, now + left * 1_000_000)
+                    elif permit is True:
+                        permit, reason = False, f"outside the window of `{o.id}`"
+                        expires = min(expires, flight.asked_ns + self.times.deny_ms * 1_000_000)
+        except Fault as fault:
+            return self.deny(fault)
+        verdict = settle(
+            permit, reason, decision.policies, decision.obligations, flight.partition.handles,
+            number=next(self._numbers), boot=self.page.boot, revision=flight.revision,
+            expires_ns=expires if life > 0 and not single_use(decision) else 0,
+        )  # fmt: skip
+        if verdict.fault:
+            self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
+        return verdict
+
+    def once(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> Verdict:
+        """The verdict of one request, for which rates are taken and notices sent."""
+        question = read_question(flight.key)
+        subject = f"{question.subject.type}::{question.subject.id}".encode()
+        failed: Fault | None = None
+        refused = ""
+        for o in decision.obligations:
+            try:
+                if o.type == "rate":
+                    key = (flight.partition.number, o.id, subject)
+                    if not self._rates.take(key, o.properties, now):
+                        refused = refused or f"over the rate of `{o.id}`"
+                elif o.type == "notify":
+                    self._send(flight.partition, question, o)
+            except ObligationFault as fault:
+                failed = failed or fault
+            except (KeyError, TypeError, ValueError) as error:
+                failed = failed or ObligationFault(o.id, f"`{o.type}` is malformed: {error!r}")
+        if decision.permit is True and failed is not None:
+            return self.deny(failed)
+        if decision.permit is True and refused:
+            decision = msgspec.structs.replace(decision, permit=False, reason=refused)
+        return self.shared(flight, decision, now, wall_ms)
+
+    def _send(self, partition: Partition, question: Question, o: Obligation) -> None:
+        if self._notify is None:
+            raise ObligationFault(o.id, "`notify` has no place to go here: set `notify.file` in the config")
+        self._notify(partition, question, o)
