@@ -1,8 +1,9 @@
 """The obligations that a clock discharges: `window` and `rate`. The clock comes in as an argument.
 
-Promises: a window says how long it stays open, so that no permit outlives it; a rate counts in whole nanoseconds and
-in bounded memory, and forgets a bucket only when it is full again, which is when forgetting changes nothing.
-Never: reads a clock, decides, or allows more than the rate because memory ran out: a key that finds no place is denied.
+Promises: a window says how long it stays open, so that no permit outlives it; a rate counts in whole
+nanoseconds and in bounded memory, and forgets a bucket only when it is full again, when that changes nothing.
+Never: reads a clock, decides, or allows more than the rate because memory ran out: a key that finds no place
+is denied. Both take properties that `check` has passed; what did not may raise ObligationFault.
 
 INVARIANT: for every key, the takes allowed in any span of time t are at most count + t x count / per.
 """
@@ -23,8 +24,8 @@ SWEEP = 8  # buckets looked at for each take: two would keep up, eight catch up
 def window_left_ms(properties: dict[str, Any], wall_ms: int) -> int | None:
     """Milliseconds until a window closes, at least 1; None outside; NO_EDGE_MS where it never closes.
 
-    A window is open from `not_before` on, until just before `not_after`, and each day from `start` until just before
-    `end` in UTC, over midnight where `end` is the earlier of the two; what is given must all be open.
+    A window is open from `not_before` on, until just before `not_after`, and each day from `start` until just
+    before `end` in UTC, over midnight where `end` is the earlier of the two; what is given must all be open.
     """
     left = NO_EDGE_MS
     if "not_before" in properties and wall_ms < instant_ms(properties["not_before"], "not_before"):
@@ -42,28 +43,33 @@ def window_left_ms(properties: dict[str, Any], wall_ms: int) -> int | None:
 class Rates:
     """Token buckets, each `count` deep and filled evenly, `count` in every `per`.
 
-    A bucket is one number: when it will be full again. It is kept under a digest, so that a long subject takes no
-    more memory than a short one. One partition holds at most 60 % of the places, so that it cannot take all of them.
+    A bucket is one number: when it will be full again. It is kept under a digest, so that a long subject
+    takes no more memory than a short one. A partition holds at most 60 % of the places: none takes them all.
     """
 
     def __init__(self, places: int = 65_536) -> None:
         self._places = places
         self._quota = max(1, places * 6 // 10)
         self._full_at: dict[tuple[int, bytes], int] = {}
-        self._soonest: list[tuple[int, tuple[int, bytes]]] = []  # a heap; a time in it may be too early, never too late
+        self._now_ns = 0
+        # a heap with one item for each bucket; its time may be too early, never too late
+        self._soonest: list[tuple[int, tuple[int, bytes]]] = []
         self._held: dict[int, int] = {}  # places by partition
 
     def __len__(self) -> int:
         return len(self._full_at)
 
     def take(self, key: tuple[int, str, bytes], properties: dict[str, Any], now_ns: int) -> bool:
-        """Take one token of the bucket (partition, obligation id, subject), if there is one. False is a deny."""
+        """Take a token of the bucket (partition, obligation id, subject) if there is one. False is a deny."""
         partition, obligation, subject = key
         name = obligation.encode()
         place = (partition, blake2b(b"%d:%b%b" % (len(name), name, subject), digest_size=16).digest())
         count = properties["count"]
         per_ms = properties["per_ms"] if "per_ms" in properties else span_ms(properties["per"], "per")
         one_ns = -(-per_ms * 1_000_000 // count)  # rounded up: never more than the rate
+        self._now_ns = now_ns = max(
+            self._now_ns, now_ns
+        )  # one that goes back would fill forgotten buckets twice
         self._sweep(now_ns)
         full_at = self._full_at.get(place)
         if full_at is None and not self._has_place(partition):

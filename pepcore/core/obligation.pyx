@@ -42,6 +42,8 @@ cdef object malformed(object obligation):
         check(obligation.type, obligation.properties)
     except ObligationFault as error:
         return ObligationFault(f"obligations.{shown(obligation.id)}.{error.field}", error.reason)
+    if body(obligation) is None:
+        return ObligationFault(f"obligations.{shown(obligation.id)}.properties", "hold what is no JSON value")
     return None
 
 
@@ -58,30 +60,27 @@ cdef str undischarged(object obligation, object handles):
     return ""
 
 
-def _place(obligation):
-    kind = obligation.type
-    return (ORDER.index(kind) if kind in ORDER else len(ORDER), kind, obligation.id)
+cdef bytes body(object obligation):
+    """The properties as bytes, equal if the properties are; None if they cannot be on a wire."""
+    try:
+        return ENCODE(obligation.properties)
+    except Exception:       # whatever a caller's own objects raise
+        return None
 
 
-cdef list in_order(list obligations):
+cdef list in_order(object obligations):
     """Sorted, and those said twice said once."""
     cdef list out = []
-    for obligation in sorted(obligations, key=_place):
-        for other in out:
-            if same(obligation, other):
-                break
-        else:
-            out.append(obligation)
+    cdef tuple key, last = ()
+    keyed = []
+    for n, each in enumerate(obligations):
+        rank = ORDER.index(each.type) if each.type in ORDER else len(ORDER)
+        keyed.append(((rank, each.type, each.id, body(each) or b""), n, each))
+    for key, _, each in sorted(keyed):
+        if key != last:
+            out.append(each)
+        last = key
     return out
-
-
-cdef bint same(object one, object other):
-    if one.id != other.id or one.type != other.type:
-        return False
-    try:
-        return ENCODE(one.properties) == ENCODE(other.properties)
-    except Exception:       # not msgpack: a caller's own objects, whose equality is not ours to call
-        return one.properties is other.properties
 
 
 # ---- two obligations -------------------------------------------------------------------------------------------
@@ -130,7 +129,7 @@ cdef list sound(object obligations, object handles):
     for obligation in obligations:
         if not (is_name(obligation.id) and is_name(obligation.type)):
             raise malformed(obligation)
-    ordered = in_order(list(obligations))
+    ordered = in_order(obligations)
     for obligation in ordered:
         error = malformed(obligation)
         if error is not None:
@@ -165,7 +164,8 @@ cdef Program assembled(list ordered):
         elif obligation.type == "set-header":
             name = folded(properties["name"])
             taken.add(name)
-            given[name] = min(given.get(name, (properties["name"], "")), (properties["name"], properties["value"]))
+            header = (properties["name"], properties["value"])
+            given[name] = min(given.get(name, header), header)      # of two spellings, always the same one
     return new_program(
         build(rules, groups), rows, frozenset(taken), tuple([given[name] for name in sorted(given)])
     )

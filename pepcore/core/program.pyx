@@ -137,7 +137,7 @@ cdef Rows walk_rows(Rows table, State state, Py_ssize_t most, Py_ssize_t* left):
     cdef tuple columns, found
     cdef State below = None
     cdef Py_ssize_t i, width
-    if state is not None and not state.inner:
+    if state is not None and (state.null or state.masked is not None):
         raise fault("is a table, which the empty path cannot name: name its columns")
     if not plain(table.columns) or not plain(table.rows):
         raise fault("is a table whose columns or rows are not a list or tuple")

@@ -217,8 +217,9 @@ def _rate(properties):
 
 def _notify(properties):
     only(properties, ("to", "body"), ("topic",))
-    for name in properties:
-        text(properties, name)
+    for name in ("to", "body", "topic"):
+        if name in properties:
+            text(properties, name)
 
 
 def _approve(properties):
