@@ -14,7 +14,8 @@ from .paths cimport segments, shown, well_formed
 MAX_FIELDS = 256
 MAX_COUNT = 1_000_000
 cdef object MAX_MS = 2**53 - 1                  # the largest whole number that every JSON reader keeps
-cdef int DAY_MS = 86_400_000
+cdef object DAY_MS = 86_400_000                 # an object: products of it do not fit a C int
+cdef object MAX_SPAN_MS = 366 * DAY_MS
 cdef dict UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 cdef str TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 cdef dict DIGIT = {ord(digit): "9" for digit in "0123456789"}
@@ -176,14 +177,16 @@ def minute_of_day(value, field):
 
 def span_ms(value, field):
     """Milliseconds of a text such as `30s`: a whole number and ms, s, m, h or d; at most 366 days."""
-    cdef str digits
+    cdef str digits, unit
+    span = None
     if type(value) is str:
         digits = value.rstrip("smhd")
-        if 1 <= len(digits) <= 12 and digits.translate(DIGIT) == "9" * len(digits) and value[len(digits):] in UNITS:
-            value = int(digits) * UNITS[value[len(digits):]]
-    if not is_whole(value, 1, 366 * DAY_MS):
+        unit = value[len(digits):]
+        if 1 <= len(digits) <= 12 and digits.translate(DIGIT) == "9" * len(digits) and unit in UNITS:
+            span = int(digits) * UNITS[unit]
+    if not is_whole(span, 1, MAX_SPAN_MS):
         raise ObligationFault(field, "must be a span from `1ms` to `366d`: a whole number and ms, s, m, h or d")
-    return value
+    return span
 
 
 def _window(properties):
@@ -209,8 +212,8 @@ def _rate(properties):
         raise ObligationFault("per", "must be given, or `per_ms`, and not both")
     if "per" in properties:
         span_ms(properties["per"], "per")
-    elif not is_whole(properties["per_ms"], 1, 366 * DAY_MS):
-        raise ObligationFault("per_ms", f"must be a whole number from 1 to {366 * DAY_MS}")
+    elif not is_whole(properties["per_ms"], 1, MAX_SPAN_MS):
+        raise ObligationFault("per_ms", f"must be a whole number from 1 to {MAX_SPAN_MS}")
 
 
 # ---- acts ------------------------------------------------------------------------------------------------------

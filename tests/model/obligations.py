@@ -33,13 +33,12 @@ def segments(path):
 
 def in_order(obligations):
     """Sorted, and those said twice said once."""
-    known = list(KINDS)
-    once = {
-        repr((o.id, o.type, msgspec.msgpack.encode(o.properties, order="sorted"))): o for o in obligations
+    rank = {kind: n for n, kind in enumerate(KINDS)}
+    keyed = {
+        (rank.get(o.type, len(rank)), o.type, o.id, msgspec.msgpack.encode(o.properties, order="sorted")): o
+        for o in obligations
     }
-    return sorted(
-        once.values(), key=lambda o: (known.index(o.type) if o.type in known else len(known), o.type, o.id)
-    )
+    return [keyed[key] for key in sorted(keyed)]
 
 
 def clash(a, b):
@@ -157,6 +156,9 @@ class Run:
     def effects(self, place):
         return [rule.effect for rule in self.rules if self.hits(rule, place)]
 
+    def acts(self, place):
+        return set(self.effects(place)) - {"keep"}
+
     def kept(self, group, place):
         return any(
             rule.effect == "keep" and rule.group == group and self.on(rule, place) for rule in self.rules
@@ -240,12 +242,12 @@ class Run:
         return "****" + (text[-4:] if rule.properties["style"] == "last-4" and len(text) >= 8 else "")
 
     def cell(self, value, place):
-        if isinstance(value, (str, int, float, list, dict)) or self.effects(place) or self.leading(place):
+        if isinstance(value, (str, int, float, list, dict)) or self.leading(place) or self.acts(place):
             return self.walk(value, place, 0)
         return value
 
     def table(self, rows, limit):
-        if self.effects([]):
+        if self.acts([]):
             raise fault("is a table, which the empty path cannot name: name its columns")
         out = []
         for row in rows.rows[:limit]:
