@@ -14,7 +14,7 @@ cimport cython
 from libc.math cimport isfinite
 
 from ..errors import ObligationFault
-from .paths cimport State, well_formed
+from .paths cimport State, shown, well_formed
 from .payload cimport Headers, Rows, parsed, printed
 from .properties cimport folded, is_token
 
@@ -41,7 +41,7 @@ cdef object walk(object value, State state, int depth, Py_ssize_t* left):
         if state.null or value is None:
             return None
         if state.inner and kind is not dict and kind is not list:
-            raise fault(f"has a `{kind.__name__}` on the way of the path `{state.path}`: only lists and objects can be entered")
+            raise fault(f"has a `{kind.__name__}` on the way of the path `{shown(state.path)}`: only lists and objects can be entered")
         if state.masked is not None:
             return hidden(value, state)
     if kind is str:
@@ -85,7 +85,7 @@ cdef list walk_list(list value, State state, int depth, Py_ssize_t* left, Py_ssi
     if depth >= MAX_PAYLOAD_DEPTH:
         raise fault(f"is nested more than {MAX_PAYLOAD_DEPTH} deep")
     if state is not None and state.named:
-        raise fault(f"has a list on the way of the path `{state.name}`, which names a member: use a position or `*`")
+        raise fault(f"has a list on the way of the path `{shown(state.name)}`, which names a member: use a position or `*`")
     for item in value:
         i += 1
         if i == most:
@@ -107,7 +107,7 @@ cdef str hidden(object value, State state):
     elif type(value) is str and well_formed(value):
         text = value
     else:
-        raise fault(f"has a `{type(value).__name__}` at `{state.masked}` that has no mask: redact or drop it")
+        raise fault(f"has a `{type(value).__name__}` at `{shown(state.masked)}` that has no mask: redact or drop it")
     if state.style == "hash":
         if HMAC is None:
             from hmac import digest

@@ -56,8 +56,12 @@ def clash(a, b):
         for one in a.properties["fields"]:
             for other in b.properties["fields"]:
                 if may_meet(segments(one), segments(other)):
-                    return f"masks `{other}`, which another obligation masks in another way"
+                    return f"masks `{shown(other)}`, which another obligation masks in another way"
     return ""
+
+
+def shown(path):
+    return ascii(path)[1:-1]
 
 
 def way(mask):
@@ -184,7 +188,7 @@ class Run:
             return None
         if leading and kind not in (dict, list):
             path = min(rule.path for rule in leading)
-            what = f"has a `{kind.__name__}` on the way of the path `{path}`"
+            what = f"has a `{kind.__name__}` on the way of the path `{shown(path)}`"
             raise fault(f"{what}: only lists and objects can be entered")
         masks = [rule for rule in self.rules if rule.effect == "mask" and self.hits(rule, place)]
         if masks:
@@ -221,7 +225,7 @@ class Run:
             if not POSITION.fullmatch(r.segments[len(place)].replace("*", "0"))
         ]
         if names:
-            what = f"has a list on the way of the path `{min(names)}`"
+            what = f"has a list on the way of the path `{shown(min(names))}`"
             raise fault(f"{what}, which names a member: use a position or `*`")
         places = [(item, [*place, str(i)]) for i, item in enumerate(value[:limit])]
         return [self.walk(item, where, depth + 1) for item, where in places if not self.gone(where)]
@@ -231,7 +235,7 @@ class Run:
             type(value) is str and is_utf8(value)
         ):
             raise fault(
-                f"has a `{type(value).__name__}` at `{rule.path}` that has no mask: redact or drop it"
+                f"has a `{type(value).__name__}` at `{shown(rule.path)}` that has no mask: redact or drop it"
             )
         text = str(value)
         if rule.properties["style"] == "hash":
