@@ -41,7 +41,8 @@ cdef object walk(object value, State state, int depth, Py_ssize_t* left):
         if state.null or value is None:
             return None
         if state.inner and kind is not dict and kind is not list:
-            raise fault(f"has a `{kind.__name__}` on the way of the path `{shown(state.path)}`: only lists and objects can be entered")
+            what = f"has a `{kind.__name__}` on the way of the path `{shown(state.path)}`"
+            raise fault(f"{what}: only lists and objects can be entered")
         if state.masked is not None:
             return hidden(value, state)
     if kind is str:
@@ -85,7 +86,8 @@ cdef list walk_list(list value, State state, int depth, Py_ssize_t* left, Py_ssi
     if depth >= MAX_PAYLOAD_DEPTH:
         raise fault(f"is nested more than {MAX_PAYLOAD_DEPTH} deep")
     if state is not None and state.named:
-        raise fault(f"has a list on the way of the path `{shown(state.name)}`, which names a member: use a position or `*`")
+        what = f"has a list on the way of the path `{shown(state.name)}`"
+        raise fault(f"{what}, which names a member: use a position or `*`")
     for item in value:
         i += 1
         if i == most:

@@ -3,10 +3,12 @@
 Promises: `check` accepts exactly the properties that the floors above can discharge, so that an obligation refused
 when policies load is also refused in an answer, with the same words; a name that is not known is refused, since
 a misspelt `feilds` would else redact nothing.
-Never: looks at a payload or a clock, imports what only some types need, shows a salt in an error.
+Never: looks at a payload or a clock, shows a salt in an error.
 
 INVARIANT: properties that passed `check` can only fail on the payload or the clock they meet.
 """
+
+from datetime import datetime, timezone
 
 from ..errors import ObligationFault
 from .paths cimport segments, shown, well_formed
@@ -19,7 +21,7 @@ cdef object MAX_SPAN_MS = 366 * DAY_MS
 cdef dict UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 cdef str TOKEN = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 cdef dict DIGIT = {ord(digit): "9" for digit in "0123456789"}
-cdef object EPOCH = None                        # made at the first RFC 3339 text: datetime is not imported before
+cdef object EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def builtin(type):
@@ -146,11 +148,7 @@ def _set_header(properties):
 
 def instant_ms(value, field):
     """Unix milliseconds of Unix milliseconds or of an RFC 3339 text."""
-    global EPOCH
     if type(value) is str:
-        from datetime import datetime, timezone
-        if EPOCH is None:
-            EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
         shape = value.translate(DIGIT)
         zone = shape[19:]
         if zone[:2] == ".9" and zone[:5] != ".9999":
@@ -201,7 +199,7 @@ def _window(properties):
         if not is_dict(daily) or set(daily) != {"start", "end"}:
             raise ObligationFault("daily", "must be an object with `start` and `end` and nothing else")
         if minute_of_day(daily["start"], "daily.start") == minute_of_day(daily["end"], "daily.end"):
-            raise ObligationFault("daily.end", "must differ from `start`: it is unclear whether this is all day or never")
+            raise ObligationFault("daily.end", "must differ from `start`: is it all day, or never?")
 
 
 def _rate(properties):
