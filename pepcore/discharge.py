@@ -67,9 +67,7 @@ class Rates:
         count = properties["count"]
         per_ms = properties["per_ms"] if "per_ms" in properties else span_ms(properties["per"], "per")
         one_ns = -(-per_ms * 1_000_000 // count)  # rounded up: never more than the rate
-        self._now_ns = now_ns = max(
-            self._now_ns, now_ns
-        )  # one that goes back would fill forgotten buckets twice
+        self._now_ns = now_ns = max(self._now_ns, now_ns)  # one that goes back would fill forgotten buckets twice
         self._sweep(now_ns)
         full_at = self._full_at.get(place)
         if full_at is None and not self._has_place(partition):

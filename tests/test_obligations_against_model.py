@@ -91,9 +91,7 @@ def outcome(function, *arguments):
     try:
         return "result", plain(function(*arguments))
     except ObligationFault as error:
-        known = (
-            "..." if error.field.startswith("obligations.") and error.field.count(".") > 1 else error.reason
-        )
+        known = "..." if error.field.startswith("obligations.") and error.field.count(".") > 1 else error.reason
         return "fault", error.field, known  # the words of a malformed property are not modelled
 
 
@@ -167,15 +165,9 @@ loose = st.one_of(
             "\ud800",
         ]
     ),
-    st.sampled_from(
-        ["2026-01-31T09:00:00Z", "2026-02-30T09:00:00Z", "2026-01-31T24:00:00Z", "1969-01-01T00:00:00Z"]
-    ),
-    st.sampled_from(
-        ["2026-01-31T09:00:00.123+01:00", "2026-01-31T09:00:00.1234Z", "2026-01-31 09:00:00Z", "٢m"]
-    ),
-    st.sampled_from(
-        ["X-A", "X A", "X\n", "a\tb", "a b", " a", "é", "/a", "a", "/~2", "/a~", "/~01", "/a" * 33]
-    ),
+    st.sampled_from(["2026-01-31T09:00:00Z", "2026-02-30T09:00:00Z", "2026-01-31T24:00:00Z", "1969-01-01T00:00:00Z"]),
+    st.sampled_from(["2026-01-31T09:00:00.123+01:00", "2026-01-31T09:00:00.1234Z", "2026-01-31 09:00:00Z", "٢m"]),
+    st.sampled_from(["X-A", "X A", "X\n", "a\tb", "a b", " a", "é", "/a", "a", "/~2", "/a~", "/~01", "/a" * 33]),
     st.from_regex(model_properties.INSTANT, fullmatch=True),
     st.text(max_size=4),
 )
@@ -208,9 +200,7 @@ def test_malformed_properties_are_those_of_the_model(data, kind):
 
 PLANTED = {
     "hidden": lambda self, value, rule: "****" if type(value) is str else value,
-    "kept": lambda self, group, place: any(
-        rule.effect == "keep" and self.on(rule, place) for rule in self.rules
-    ),
+    "kept": lambda self, group, place: any(rule.effect == "keep" and self.on(rule, place) for rule in self.rules),
     "leading": lambda self, place: [rule for rule in self.rules if self.leads(rule, place)],
     "effects": lambda self, place: [rule.effect for rule in self.rules if rule.segments == place],
     "gone": lambda self, place: "drop" in self.effects(place),

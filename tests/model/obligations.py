@@ -164,9 +164,7 @@ class Run:
         return set(self.effects(place)) - {"keep"}
 
     def kept(self, group, place):
-        return any(
-            rule.effect == "keep" and rule.group == group and self.on(rule, place) for rule in self.rules
-        )
+        return any(rule.effect == "keep" and rule.group == group and self.on(rule, place) for rule in self.rules)
 
     def gone(self, place):
         return "drop" in self.effects(place) or any(
@@ -196,9 +194,7 @@ class Run:
         if kind in (dict, list):
             if depth == 64:
                 raise fault("is nested more than 64 deep")
-            return (
-                self.members(value, place, depth) if kind is dict else self.items(value, place, depth, limit)
-            )
+            return self.members(value, place, depth) if kind is dict else self.items(value, place, depth, limit)
         if kind is str and not is_utf8(value):
             raise fault("holds text with a lone surrogate, which no JSON text can hold")
         if kind is int and not -(2**63) <= value < 2**64:
@@ -220,9 +216,7 @@ class Run:
 
     def items(self, value, place, depth, limit):
         names = [
-            r.path
-            for r in self.leading(place)
-            if not POSITION.fullmatch(r.segments[len(place)].replace("*", "0"))
+            r.path for r in self.leading(place) if not POSITION.fullmatch(r.segments[len(place)].replace("*", "0"))
         ]
         if names:
             what = f"has a list on the way of the path `{shown(min(names))}`"
@@ -231,18 +225,11 @@ class Run:
         return [self.walk(item, where, depth + 1) for item, where in places if not self.gone(where)]
 
     def hidden(self, value, rule):
-        if not (type(value) is int and -(2**63) <= value < 2**64) and not (
-            type(value) is str and is_utf8(value)
-        ):
-            raise fault(
-                f"has a `{type(value).__name__}` at `{shown(rule.path)}` that has no mask: redact or drop it"
-            )
+        if not (type(value) is int and -(2**63) <= value < 2**64) and not (type(value) is str and is_utf8(value)):
+            raise fault(f"has a `{type(value).__name__}` at `{shown(rule.path)}` that has no mask: redact or drop it")
         text = str(value)
         if rule.properties["style"] == "hash":
-            return (
-                "sha256:"
-                + hmac.new(rule.properties["salt"].encode(), text.encode(), "sha256").hexdigest()[:32]
-            )
+            return "sha256:" + hmac.new(rule.properties["salt"].encode(), text.encode(), "sha256").hexdigest()[:32]
         return "****" + (text[-4:] if rule.properties["style"] == "last-4" and len(text) >= 8 else "")
 
     def cell(self, value, place):
@@ -292,6 +279,4 @@ def run_json(obligations, data):
             raise fault("has an object with one name twice: which of the two is meant is unclear")
         return dict(pairs)
 
-    return msgspec.json.encode(
-        Run(obligations).data(json.loads(data, object_pairs_hook=members)), order="sorted"
-    )
+    return msgspec.json.encode(Run(obligations).data(json.loads(data, object_pairs_hook=members)), order="sorted")

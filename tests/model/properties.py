@@ -13,9 +13,7 @@ KINDS = {  # in the order in which faults are told: required names, optional nam
     "window": ("", "not_before not_after daily"), "rate": ("count", "per per_ms"),
     "notify": ("to body", "topic"), "approve": ("", "acr_value amr_values"), "end-session": ("subject", ""),
 }  # fmt: skip
-INSTANT = re.compile(
-    r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)".replace(r"\d", "[0-9]")
-)
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)".replace(r"\d", "[0-9]"))
 DAY = 24 * 60 * 60 * 1000
 UNITS = {"ms": 1, "s": 1000, "m": 60 * 1000, "h": 60 * 60 * 1000, "d": DAY}
 

@@ -8,9 +8,7 @@ from pepcore.model import Obligation
 
 
 def program(*obligations):
-    return compile(
-        [Obligation(f"o{i}", kind, properties) for i, (kind, properties) in enumerate(obligations)]
-    )
+    return compile([Obligation(f"o{i}", kind, properties) for i, (kind, properties) in enumerate(obligations)])
 
 
 def faults(text, function, *arguments):

@@ -185,8 +185,6 @@ def test_a_table_with_room_allows_all_of_the_rate(steps, rate):
     one_ns = -(-per_ms * 1_000_000 // count)
     for subject, step in steps:
         now += step * 1_000_000
-        level = min(
-            Fraction(count), levels.get(subject, count) + Fraction(now - filled.get(subject, 0), one_ns)
-        )
+        level = min(Fraction(count), levels.get(subject, count) + Fraction(now - filled.get(subject, 0), one_ns))
         levels[subject], filled[subject] = level - (level >= 1), now
         assert rates.take((1, "r", b"%d" % subject), {"count": count, "per_ms": per_ms}, now) == (level >= 1)

@@ -174,8 +174,7 @@ def test_threads_share_one_program():
     run = program(("keep", fields("/*/a")), ("mask", {**fields("/*/a"), "style": "fixed"})).run
     results: list = []
     threads = [
-        threading.Thread(target=lambda: results.extend(run([{"a": "x", "b": 1}]) for _ in range(500)))
-        for _ in range(4)
+        threading.Thread(target=lambda: results.extend(run([{"a": "x", "b": 1}]) for _ in range(500))) for _ in range(4)
     ]
     for thread in threads:
         thread.start()
