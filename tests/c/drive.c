@@ -1,0 +1,234 @@
+/* drive: pepcore.h under the hand of a test. Commands on standard input, one answer line each on standard output.
+ *
+ * Words are separated by one space; `-` is the empty word, and words that carry text are hex.
+ *
+ *     connect PATH POINT HANDLE...      ok | error TEXT             a client, not yet a connection
+ *     hello                             HEX                         the frame that opens its connections
+ *     new                               ok                          an empty request
+ *     ask SUBJECT ACTION RESOURCE       ok | error TEXT
+ *     entity PLACE TYPE ID | action NAME | behalf ENTITY
+ *     string PLACE KEY VALUE | json PLACE KEY TEXT | int PLACE KEY N | bool PLACE KEY N
+ *     not_after MS | min_revision BOOT REVISION
+ *     seal                              HEX of the question | error TEXT
+ *     frame ID MICROSECONDS             HEX of a check frame
+ *     check MS                          one line of JSON, with `took_us`
+ *     feed HEX                          the same for a reply that lies ready on a kept connection, id 2
+ *     fork MS                           a check in a child, then one in the parent: two lines
+ *     tojson HEX                        JSON text | error
+ */
+#define PEPCORE_IMPLEMENTATION
+#include "pepcore.h"
+
+#include <sys/wait.h>
+
+static pep_client client;
+static pep_request request;
+
+static char *word(char **line) {
+  char *start = *line, *end = start ? strchr(start, ' ') : NULL;
+  if (end) *end = 0;
+  *line = end ? end + 1 : NULL;
+  return start ? start : (char *)"";
+}
+
+static int digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
+
+/* Decodes a hex word into memory of exactly its size and a NUL, so that a sanitizer sees any step outside. */
+static char *unhex(char **line, size_t *out_len) {
+  const char *hex = word(line);
+  size_t len = *hex == '-' ? 0 : strlen(hex) / 2;
+  char *out = (char *)malloc(len + 1);
+  if (!out) abort();
+  for (size_t i = 0; i < len; i++) out[i] = (char)(digit(hex[2 * i]) << 4 | digit(hex[2 * i + 1]));
+  out[len] = 0;
+  *out_len = len;
+  return out;
+}
+
+static void show_hex(const uint8_t *data, size_t len) {
+  for (size_t i = 0; i < len; i++) printf("%02x", data[i]);
+  putchar('\n');
+}
+
+static void result(int ok, const char *error) {
+  pep_buffer text = {0};
+  if (!ok) pep_json_string(&text, error, strlen(error));
+  printf(ok ? "ok\n" : "error %.*s\n", (int)text.len, (const char *)text.data);
+  pep_buffer_cleanup(&text);
+}
+
+static void text(pep_buffer *out, const char *format, ...) {
+  char line[128];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(line, sizeof line, format, args);
+  va_end(args);
+  if (!pep_append(out, line, (size_t)n)) abort();
+}
+
+static void show_verdict(int returned, const pep_verdict *v, uint64_t took_ns) {
+  pep_buffer out = {0};
+  pep_string policy;
+  pep_obligation duty;
+  if (returned != v->permit || (v->fault != 0) != (v->error[0] != 0)) abort();
+  text(&out, "{\"permit\":%s,\"cached\":%s,\"fault\":%d,", v->permit ? "true" : "false", v->cached ? "true" : "false", v->fault);
+  text(&out, "\"lifetime_ms\":%u,\"id\":%llu,", v->lifetime_ms, (unsigned long long)v->id);
+  text(&out, "\"boot\":%llu,\"revision\":%llu,", (unsigned long long)v->boot, (unsigned long long)v->revision);
+  text(&out, "\"took_us\":%llu,\"error\":", (unsigned long long)took_ns / 1000);
+  pep_json_string(&out, v->error, strlen(v->error));
+  text(&out, ",\"reason\":");
+  pep_json_string(&out, v->reason.data, v->reason.len);
+  text(&out, ",\"policies\":[");
+  pep_cursor each = v->policies;
+  for (int i = 0; pep_next_policy(&each, &policy); i++) {
+    if (i) text(&out, ",");
+    pep_json_string(&out, policy.data, policy.len);
+  }
+  if (each.num) abort();
+  text(&out, "],\"obligations\":[");
+  each = v->obligations;
+  for (int i = 0; pep_next_obligation(&each, &duty); i++) {
+    text(&out, i ? ",[" : "[");
+    pep_json_string(&out, duty.id.data, duty.id.len);
+    text(&out, ",");
+    pep_json_string(&out, duty.type.data, duty.type.len);
+    text(&out, ",");
+    if (!pep_json(&out, duty.properties, duty.properties_len)) abort();
+    text(&out, "]");
+  }
+  if (each.num) abort();
+  text(&out, "]}\n");
+  fwrite(out.data, 1, out.len, stdout);
+  pep_buffer_cleanup(&out);
+}
+
+static void check(uint32_t deadline_ms) {
+  pep_verdict v;
+  uint64_t start = pep_i_now_ns();
+  int returned = pep_check(&client, &v, &request, deadline_ms);
+  show_verdict(returned, &v, pep_i_now_ns() - start);
+}
+
+static void feed(const char *reply, size_t len) {
+  int ends[2], room = 1 << 20;
+  pep_i_close(&client);
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) abort();
+  setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  if (send(ends[1], reply, len, MSG_DONTWAIT) != (ssize_t)len || shutdown(ends[1], SHUT_WR)) abort();
+  client.fd = ends[0];
+  client.is_open = 1;
+  client.pid = (int)getpid();
+  client.next_id = 2;
+  check(1000);
+  pep_i_close(&client);
+  close(ends[1]);
+}
+
+static void forked(uint32_t deadline_ms) {
+  fflush(stdout);
+  pid_t child = fork();
+  if (!child) {
+    check(deadline_ms);
+    fflush(stdout);
+    _exit(0);
+  }
+  waitpid(child, NULL, 0);
+  check(deadline_ms);
+}
+
+static void connect_as(char *line) {
+  char *path = word(&line), *handles[16];
+  size_t len, num = 0;
+  char *point = unhex(&line, &len);
+  while (line && num < 16) handles[num++] = unhex(&line, &len);
+  result(pep_connect(&client, *path == '-' ? NULL : path, point, (const char *const *)handles, num), client.error);
+  free(point);
+  while (num) free(handles[--num]);
+}
+
+static void member(const char *name, char *line) {
+  int place = atoi(word(&line)), ok;
+  size_t key_len, value_len;
+  char *key = unhex(&line, &key_len), *value = NULL;
+  if (!strcmp(name, "int") || !strcmp(name, "bool")) {
+    int64_t number = strtoll(word(&line), NULL, 10);
+    ok = *name == 'i' ? pep_request_int(&request, place, key, number) : pep_request_bool(&request, place, key, (int)number);
+  } else {
+    value = unhex(&line, &value_len);
+    char *exact = (char *)malloc(value_len ? value_len : 1); /* without the NUL: a length is a length */
+    if (!exact) abort();
+    memcpy(exact, value, value_len);
+    ok = (*name == 's' ? pep_request_string : pep_request_json)(&request, place, key, exact, value_len);
+    free(exact);
+  }
+  result(ok, request.error);
+  free(key);
+  free(value);
+}
+
+static void name(const char *command, char *line) {
+  size_t len;
+  int place = *command == 'e' ? atoi(word(&line)) : 0, ok;
+  char *a = unhex(&line, &len), *b = unhex(&line, &len);
+  size_t b_len = len;
+  char *c = unhex(&line, &len);
+  if (!strcmp(command, "ask")) ok = pep_request_ask(&request, a, b, c);
+  else if (!strcmp(command, "entity")) ok = pep_request_entity(&request, place, a, b, b_len);
+  else if (!strcmp(command, "action")) ok = pep_request_action(&request, a);
+  else ok = pep_request_on_behalf_of(&request, a);
+  result(ok, request.error);
+  free(a);
+  free(b);
+  free(c);
+}
+
+static void obey(char *line) {
+  const char *command = word(&line);
+  size_t len;
+  if (!strcmp(command, "connect")) connect_as(line);
+  else if (!strcmp(command, "hello")) show_hex(client.hello.data, client.hello.len);
+  else if (!strcmp(command, "new")) pep_request_cleanup(&request), result(1, "");
+  else if (strstr("ask entity action behalf", command)) name(command, line);
+  else if (strstr("string json int bool", command)) member(command, line);
+  else if (!strcmp(command, "not_after")) pep_request_not_after(&request, strtoull(word(&line), NULL, 10)), result(1, "");
+  else if (!strcmp(command, "min_revision")) {
+    uint64_t boot = strtoull(word(&line), NULL, 10);
+    pep_request_min_revision(&request, boot, strtoull(word(&line), NULL, 10));
+    result(1, "");
+  } else if (!strcmp(command, "seal")) {
+    if (pep_request_seal(&request)) show_hex(request.frame.data + PEP_I_HEADER, request.question_len);
+    else result(0, request.error);
+  } else if (!strcmp(command, "frame")) {
+    uint64_t id = strtoull(word(&line), NULL, 10);
+    client.out.len = 0;
+    if (!pep_request_seal(&request) || !pep_i_write_check(&client, &request, id, strtoull(word(&line), NULL, 10) * 1000))
+      result(0, request.error);
+    else show_hex(client.out.data, client.out.len);
+  } else if (!strcmp(command, "check")) check((uint32_t)atoi(word(&line)));
+  else if (!strcmp(command, "fork")) forked((uint32_t)atoi(word(&line)));
+  else {
+    char *data = unhex(&line, &len);
+    pep_buffer out = {0};
+    if (!strcmp(command, "feed")) feed(data, len);
+    else if (strcmp(command, "tojson")) abort();
+    else if (!pep_json(&out, (const uint8_t *)data, len)) puts("error");
+    else printf("%.*s\n", (int)out.len, (const char *)out.data);
+    pep_buffer_cleanup(&out);
+    free(data);
+  }
+}
+
+int main(void) {
+  char *line = NULL;
+  size_t cap = 0;
+  ssize_t n;
+  while ((n = getline(&line, &cap, stdin)) > 0) {
+    if (line[n - 1] == '\n') line[n - 1] = 0;
+    obey(line);
+    fflush(stdout);
+  }
+  free(line);
+  pep_request_cleanup(&request);
+  pep_client_cleanup(&client);
+  return 0;
+}
