@@ -29,9 +29,7 @@ class Echo(asyncio.Protocol):
 
 
 async def serve(path: str, request: int, reply: int) -> None:
-    server = await asyncio.get_running_loop().create_unix_server(
-        lambda: Echo(request, reply), path, backlog=4096
-    )
+    server = await asyncio.get_running_loop().create_unix_server(lambda: Echo(request, reply), path, backlog=4096)
     print("ready", flush=True)
     await server.serve_forever()
 

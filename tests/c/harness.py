@@ -146,6 +146,8 @@ class Peer:
                 return
 
     def close(self) -> None:
+        if self.listener.fileno() < 0:
+            return
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for peer in self.open:

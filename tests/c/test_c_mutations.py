@@ -84,9 +84,7 @@ def mutate(rng: random.Random) -> bytes:
         elif kind == 3:
             body[at] ^= 1 << rng.randrange(8)
         elif kind == 4 and at > 40:
-            body[at:at] = rng.choice(
-                (b"\0", b"\xcc", b"\xd9\x01", b"\xa0", b"\xc0", b"\xcb\x7f\xf0" + bytes(6))
-            )
+            body[at:at] = rng.choice((b"\0", b"\xcc", b"\xd9\x01", b"\xa0", b"\xc0", b"\xcb\x7f\xf0" + bytes(6)))
         elif kind == 5 and at > 40:
             del body[at : min(end, at + rng.randrange(1, 12))]
         elif kind == 6 and at > 40:
@@ -114,11 +112,7 @@ def disagreement(program: Path, seed: int, cases: int) -> str:
             return f"{reply.hex()}: {line}"
         if (answer["permit"], answer["fault"] != 0) != judge(reply):
             return f"{reply.hex()}: {line}"
-    return (
-        f"stopped after {len(answers)}: {run.stderr[:2000]}"
-        if run.returncode or len(answers) != cases
-        else ""
-    )
+    return f"stopped after {len(answers)}: {run.stderr[:2000]}" if run.returncode or len(answers) != cases else ""
 
 
 def test_mutated_replies_are_judged_as_an_independent_reader_does(programs: dict[str, Path]) -> None:

@@ -38,9 +38,7 @@ def test_check_has_the_golden_bytes(driver: Driver, vector: dict[str, Any]) -> N
     if "min_revision" in vector:
         driver("min_revision", *vector["min_revision"])
     built, golden = driver("frame", vector["id"], vector.get("deadline_us", 5)), vector["hex"]
-    if (
-        "deadline_us" in vector and "trace" not in vector
-    ):  # the binding always sends a deadline, and never a trace
+    if "deadline_us" in vector and "trace" not in vector:  # the binding always sends a deadline, and never a trace
         assert built == golden
     question = frames.pack(vector["question"]).hex()
     assert built[48 : 48 + len(question)] == golden[48 : 48 + len(question)] == question
@@ -58,9 +56,7 @@ def test_large_containers_have_the_widest_heads(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("vector", vectors("replies"))
-def test_replies_mean_what_the_vectors_say(
-    driver: Driver, vector: dict[str, Any], serve: Callable[..., Peer]
-) -> None:
+def test_replies_mean_what_the_vectors_say(driver: Driver, vector: dict[str, Any], serve: Callable[..., Peer]) -> None:
     def behave(peer: socket.socket, _: int) -> None:
         read_frame(peer)
         read_frame(peer)

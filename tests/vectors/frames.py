@@ -62,9 +62,7 @@ def pack(value: Any) -> bytes:
     if isinstance(value, list):
         return head(len(value), 0x90, 16, (0, 0xDC, 0xDD)) + b"".join(map(pack, value))
     pairs = sorted((key.encode(), item) for key, item in value.items())
-    return head(len(pairs), 0x80, 16, (0, 0xDE, 0xDF)) + b"".join(
-        text(key) + pack(item) for key, item in pairs
-    )
+    return head(len(pairs), 0x80, 16, (0, 0xDE, 0xDF)) + b"".join(text(key) + pack(item) for key, item in pairs)
 
 
 def frame(

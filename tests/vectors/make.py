@@ -75,9 +75,7 @@ def requests() -> list[dict[str, Any]]:
     flags, end = tail(deadline_us=200000)
     many = [PLAIN, RICH]
     many_body = (
-        end
-        + struct.pack("<B3xI", 1, len(many))
-        + b"".join(struct.pack("<I", len(pack(q))) + pack(q) for q in many)
+        end + struct.pack("<B3xI", 1, len(many)) + b"".join(struct.pack("<I", len(pack(q))) + pack(q) for q in many)
     )
     plain = pack(PLAIN)
     return [
@@ -167,9 +165,7 @@ def requests() -> list[dict[str, Any]]:
             "partition": 1,
             "event": '{"tool":"shell"}',
             "kind": "agent-hook",
-            "hex": frame(
-                MAP, 12, pack({"event": '{"tool":"shell"}', "kind": "agent-hook"}), partition=1
-            ).hex(),
+            "hex": frame(MAP, 12, pack({"event": '{"tool":"shell"}', "kind": "agent-hook"}), partition=1).hex(),
         },
     ]
 

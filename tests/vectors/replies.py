@@ -125,9 +125,7 @@ def replies() -> list[dict[str, Any]]:
     reply("payload-bad-utf8", verdict(1, b"\x81" + text(b"reason") + text(b"\xed\xa0\x80")), expect=bad)
     reply("payload-bin", verdict(1, b"\x81" + text(b"reason") + b"\xc4\x01a"), expect=bad)
     reply("payload-string-not-shortest", verdict(1, b"\x81" + text(b"reason") + b"\xd9\x01a"), expect=bad)
-    reply(
-        "payload-string-outside", verdict(1, b"\x81" + text(b"reason") + b"\xdb\xff\xff\xff\xff"), expect=bad
-    )
+    reply("payload-string-outside", verdict(1, b"\x81" + text(b"reason") + b"\xdb\xff\xff\xff\xff"), expect=bad)
     reply("policies-not-strings", verdict(1, {"policies": [1]}), expect=bad)
     reply(
         "policies-count-outside",
@@ -166,9 +164,7 @@ def replies() -> list[dict[str, Any]]:
     reply("reply-of-4-gib", permit, length=0xFFFFFFFF, expect=bad)
     reply("error-frame-empty", b"", op=ERROR, expect=bad)
     reply("error-frame-with-code-0", pack({"code": 0, "field": "", "reason": ""}), op=ERROR, expect=bad)
-    reply(
-        "error-frame-that-says-permit", pack({"code": 2, "field": "", "permit": True}), op=ERROR, expect=bad
-    )
+    reply("error-frame-that-says-permit", pack({"code": 2, "field": "", "permit": True}), op=ERROR, expect=bad)
     cut = good_hello + frame(CHECK | 0x80, 2, permit, partition=1)
     add("cut-in-the-body", cut[:-1], fault=10)
     add("cut-in-the-header", cut[: len(good_hello) + 23], fault=10)
