@@ -163,7 +163,8 @@ void pep_client_cleanup(pep_client *client);
 /* ---- Verdict ---- */
 
 /* pep_next_policy and pep_next_obligation take the next item of a copy of `verdict.policies` or `verdict.obligations`
- * and return 0 at its end. An obligation has to be discharged before the action, or the action must not happen. */
+ * and return 0 at its end. Every obligation whose type is in `handles` has to be discharged before the action, or the
+ * action must not happen; `window`, `rate` and `notify` are shown, but were discharged by the daemon. */
 int pep_next_policy(pep_cursor *cursor, pep_string *out_policy);
 int pep_next_obligation(pep_cursor *cursor, pep_obligation *out_obligation);
 
@@ -1097,7 +1098,9 @@ static int pep_i_read_hello(pep_client *c, pep_verdict *v, pep_cursor body) {
   return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's hello is malformed or of another version");
 }
 
+/* Whether somebody discharges the type: the daemon did before it permitted, or the caller said that it will. */
 static int pep_i_handled(const pep_client *c, const pep_string *type) {
+  if (pep_i_is(type, "window") || pep_i_is(type, "rate") || pep_i_is(type, "notify")) return 1;
   pep_cursor handles = {c->hello.data + c->handles_offset, c->hello.data + c->hello.len, 0};
   pep_i_token array;
   pep_string one;
@@ -1113,7 +1116,7 @@ static int pep_i_read_payload(pep_verdict *v, pep_cursor c) {
   pep_string key = {NULL, 0}, policy;
   pep_obligation obligation;
   if (c.data == c.end) return 1;
-  if (!pep_i_want(&c, &map, 'm') || !map.value) return 0;
+  if (!pep_i_want(&c, &map, 'm')) return 0;
   for (uint64_t i = 0; i < map.value; i++) {
     if (!pep_i_want_key(&c, &key)) return 0;
     if (pep_i_is(&key, "reason")) {
