@@ -1,4 +1,4 @@
-"""What policies say beside permit and forbid: `@ttl`, `@obligation`, `@tag`, `@reason`; and how they join.
+r"""What policies say beside permit and forbid: `@ttl`, `@obligation`, `@tag`, `@reason`; and how they join.
 
     @ttl("30s")                ms, s, m or h: how long the decision may be reused; "0s" forbids reuse
     @obligation("[{...}]")     JSON list of {"type": str, "properties": {}, "id": str}; id is optional

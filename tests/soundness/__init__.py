@@ -1,0 +1,1 @@
+"""A seeded generator of policy sets, stores and questions, and the unsliced engine to compare with."""
