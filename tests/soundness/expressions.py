@@ -74,11 +74,11 @@ class Conditions:
     def entity(self, steps: int) -> tuple[str, str]:
         """An expression with an entity as its value, and that entity's type."""
         r, k = self.r, self.r.random()
-        if k < 0.35:
+        if k < 0.3:
             e, t = "principal", self.principal
-        elif k < 0.7:
+        elif k < 0.6:
             e, t = "resource", self.resource
-        elif k < 0.88:
+        elif k < 0.8:
             t = r.choice(("User", "Config", "Group", "Doc", "Svc", "Folder"))
             e = literal(r, t)
         else:
@@ -183,10 +183,10 @@ class Conditions:
     def condition(self) -> str:
         r = self.r
         parts = []
-        for _ in range(r.choice((1, 1, 2, 3))):
+        for _ in range(r.choice((1, 1, 1, 2, 3))):
             self.guards = []
             atom = self.atom()
             if r.random() < 0.15:
                 atom = f"!({atom})"
             parts.append(" && ".join([*dict.fromkeys(self.guards), atom]))
-        return r.choice((" && ", " || ")).join(f"({p})" for p in parts)
+        return r.choice((" && ", " || ", " || ")).join(f"({p})" for p in parts)

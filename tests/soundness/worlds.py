@@ -83,7 +83,9 @@ def make(seed: int) -> World:
     if not w.schema:
         for i, name in enumerate((*GROUPS, *ACTIONS)):
             above = [g for g in GROUPS[: min(i, 4)] if r.random() < 0.35]
-            w.entities.append({"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": _actions(above)})
+            w.entities.append(
+                {"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": _actions(above)}
+            )
     _policies(r, w)
     return w
 
@@ -94,6 +96,7 @@ def _actions(names: list[str]) -> list[dict[str, str]]:
 
 def _policies(r: Random, w: World) -> None:
     wanted = r.randrange(4, 22)
+    deep = 0.5 if r.random() < 0.12 else 0.0  # a body deeper than any tree makes its slices opaque
     templates: list[tuple[int, str, str]] = []
     while len(w.policies) < wanted:
         n = len(w.policies)
@@ -102,11 +105,11 @@ def _policies(r: Random, w: World) -> None:
         principal, ptype = _side(r, "principal", PRINCIPALS, slot)
         resource, rtype = _side(r, "resource", RESOURCES, slot and r.random() < 0.5)
         text = f'@id("p{n}") {effect}({principal}, {_action(r)}, {resource})'
-        for _ in range(r.choice((0, 1, 1, 1, 2))):
+        for _ in range(r.choice((0, 1, 1, 1, 1, 2))):
             conditions = Conditions(r, ptype, rtype, w.schema is not None)
             body = conditions.condition()
-            if r.random() < 0.03:
-                body = " && ".join([f"({body})", *["1 < 2"] * 120])  # deeper than any tree: opaque
+            if r.random() < deep:
+                body = " && ".join([f"({body})", *["1 < 2"] * 120])
             text += f" {'when' if r.random() < 0.8 else 'unless'} {{ {body} }}"
         text += ";"
         if w.schema and not validate_policies(text, w.schema).validation_passed:
@@ -131,13 +134,23 @@ def _side(r: Random, who: str, types: tuple[str, ...], slot: bool) -> tuple[str,
     if slot:
         return r.choice((f"{who} == ?{who}", f"{who} in ?{who}", f"{who} is {t} in ?{who}")), t
     group = literal(r, r.choice(PARENTS[t]))
-    return r.choice((who, f"{who} == {literal(r, t)}", f"{who} in {group}", f"{who} is {t}", f"{who} is {t} in {group}")), t
+    one = f"{who} == {literal(r, t)}"
+    kinds = (who, f"{who} is {t}", f"{who} is {t}", one, f"{who} in {group}", f"{who} is {t} in {group}")
+    return r.choice(kinds), t
 
 
 def _action(r: Random) -> str:
     one, two = (f'Action::"{r.choice(ACTIONS)}"' for _ in range(2))
     group = f'Action::"{r.choice(GROUPS)}"'
-    return r.choice(("action", f"action == {one}", f"action in {group}", f"action in {group}", f"action in [{one}, {two}]"))
+    return r.choice(
+        (
+            "action",
+            f"action == {one}",
+            f"action in {group}",
+            f"action in {group}",
+            f"action in [{one}, {two}]",
+        )
+    )
 
 
 # ---- questions ---------------------------------------------------------------------------------------------------
@@ -145,8 +158,8 @@ def _action(r: Random) -> str:
 
 def ask(r: Random, w: World) -> Case:
     typed = w.schema is not None
-    subject = _entity(r, r.choice(PRINCIPALS), typed)
-    resource = _entity(r, r.choice(RESOURCES), typed)
+    subject = _entity(r, r.choice((*PRINCIPALS, "Job")), typed)
+    resource = _entity(r, r.choice((*RESOURCES, "Order", "Order")), typed)
     action = Action(r.choice(ACTIONS), {"force": r.random() < 0.5} if r.random() < 0.2 else {})
     context: dict[str, Any] = {}
     if r.random() < 0.7:
@@ -155,7 +168,7 @@ def ask(r: Random, w: World) -> Case:
         context["mfa"] = r.random() < 0.5
     if r.random() < 0.2:
         context["note"] = {"text": r.choice(("x", None))}
-    if typed and r.random() < 0.5:
+    if typed and r.random() < 0.75:
         by = uid(r, "User", 2)
         context["by"] = by if r.random() < 0.4 else {"__entity": by}
     if typed and r.random() < 0.2:
@@ -177,7 +190,9 @@ def _entity(r: Random, type_: str, typed: bool) -> Entity:
         # For a stored type these are lies that must not count.
         properties = attributes(r, type_)
         if not typed:
-            properties = {k: v for k, v in properties.items() if ATTRS[type_][k] in ("Long", "String", "Bool")}
+            properties = {
+                k: v for k, v in properties.items() if ATTRS[type_][k] in ("Long", "String", "Bool")
+            }
         elif properties.get("lvl") == "high":
             del properties["lvl"]
     return Entity(name["type"], name["id"], properties)
@@ -194,7 +209,9 @@ def _hostile(r: Random, q: Question, typed: bool) -> tuple[Question, bool]:
     extra = {"parents": [{"type": "Role", "id": "r0"}], "uid": {"type": "User", "id": "u0"}}
     plain = type(bad) in (float, int, list)
     if kind == 0:
-        return Question(q.subject, q.action, q.resource, {**q.context, "lvl": bad}, q.chain), plain or not typed
+        return Question(
+            q.subject, q.action, q.resource, {**q.context, "lvl": bad}, q.chain
+        ), plain or not typed
     if kind == 1:
         resource = Entity(q.resource.type, q.resource.id, {**q.resource.properties, "dept": bad})
         return Question(q.subject, q.action, resource, q.context, q.chain), plain or not typed
@@ -203,6 +220,8 @@ def _hostile(r: Random, q: Question, typed: bool) -> tuple[Question, bool]:
         return Question(subject, q.action, q.resource, q.context, q.chain), False
     if kind == 3:
         key = r.choice(("now", "on_behalf_of", "action"))
-        return Question(q.subject, q.action, q.resource, {**q.context, key: r.choice((1, {}, []))}, q.chain), True
+        return Question(
+            q.subject, q.action, q.resource, {**q.context, key: r.choice((1, {}, []))}, q.chain
+        ), True
     action = Action(q.action.name, {"force": bad})
     return Question(q.subject, action, q.resource, q.context, q.chain), plain or not typed
