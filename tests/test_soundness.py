@@ -1,4 +1,4 @@
-"""Invariants 24 and 25 by comparison: a seeded generator against the unsliced engine, and its planted omissions.
+"""Invariants 24 and 25 by comparison: a seeded generator against the unsliced engine, and planted omissions.
 
 PEPCORE_SOUNDNESS_CASES sets the number of cases (3,000 unless told), PEPCORE_SOUNDNESS_SEED the first world.
 """
@@ -33,9 +33,5 @@ def test_the_generator_finds_a_slicer_that_omits(omission: str, monkeypatch: pyt
 
 def test_sliced_and_unsliced_decisions_and_errors_are_equal() -> None:
     print(f"seed {SEED}, {CASES} cases")
-    permits = faults = errors = 0
     for seed, case, difference in run(SEED, CASES):
         assert not difference, f"world {seed}: {difference}\n{case}"
-        permits += not case.refused
-        faults += case.refused
-    assert permits > faults, errors

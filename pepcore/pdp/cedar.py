@@ -153,6 +153,12 @@ class Cedar:
             found = self._joined[key] = (ids, join((p.id, p.notes) for p in determining))
         return found
 
+    def explain(self, question: Question, wall_ms: int) -> dict[str, Any]:
+        """Decide once more and tell why, as plain values."""
+        from .cedar_explain import explain  # it needs this unit
+
+        return explain(self, question, wall_ms)
+
 
 def uid(entity: Any) -> Uid:
     return entity.type, entity.id

@@ -1,7 +1,8 @@
 """Random Cedar conditions over one fixed vocabulary, mostly well typed.
 
-Promises: with `guarded`, an optional attribute or tag is read only behind its `has`, so that most conditions pass the
-schema's validator; without, guards are often missing and conditions raise. The same Random gives the same text.
+Promises: with `guarded`, an optional attribute or tag is read only behind its `has`, so that most conditions
+pass the schema's validator; without, guards are often missing and conditions raise. The same Random gives the
+same text.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ ATTRS: dict[str, dict[str, str]] = {
 }
 TAGGED = {"User": "User", "Doc": "User"}  # type -> type of its tags
 PARENTS = {
-    "Role": ("Role",), "Group": ("Group",), "User": ("Role", "Group"), "Svc": ("Role",), "Folder": ("Folder",),
-    "Doc": ("Folder",), "Config": (), "Job": ("Role",), "Order": ("Folder",),
+    "Role": ("Role",), "Group": ("Group",), "User": ("Role", "Group"), "Svc": ("Role",),
+    "Folder": ("Folder",), "Doc": ("Folder",), "Config": (), "Job": ("Role",), "Order": ("Folder",),
 }  # fmt: skip
 OPEN = ("Job", "Order")
 COUNT = {"Role": 5, "Group": 5, "User": 8, "Svc": 4, "Folder": 6, "Doc": 8, "Config": 2, "Job": 3, "Order": 3}
@@ -33,14 +34,14 @@ RESOURCES = ("Doc", "Folder", "Order")
 ACTIONS = tuple(f"a{n}" for n in range(6))
 GROUPS = tuple(f"g{n}" for n in range(4))
 DAY = "2026-11-25"
-TIMES = tuple(f'datetime("{DAY}T{h:02d}:00:00Z")' for h in (6, 12, 18)) + (f'datetime("{DAY}")',)
+TIMES = (*(f'datetime("{DAY}T{h:02d}:00:00Z")' for h in (6, 12, 18)), f'datetime("{DAY}")')
 
 SCHEMA = """
 entity Role in [Role]; entity Group in [Group] {lead?: User}; entity Folder in [Folder] {owner?: User};
 entity User in [Role, Group] {lvl?: Long, dept?: String, manager?: User, home?: Folder} tags User;
 entity Svc in [Role] {owner?: User, env?: String};
-entity Doc in [Folder] {owner?: User, meta?: {lvl?: Long, aud?: Set<Group>, by?: User}, dept?: String, seen?: datetime}
-  tags User;
+entity Doc in [Folder] {owner?: User, meta?: {lvl?: Long, aud?: Set<Group>, by?: User}, dept?: String,
+  seen?: datetime} tags User;
 entity Config {frozen?: Bool, boss?: User};
 entity Job in [Role] {by?: User, lvl?: Long};
 entity Order in [Folder] {owner?: User, lvl?: Long, dept?: String};
@@ -48,10 +49,11 @@ type Ctx = {lvl?: Long, mfa?: Bool, by?: User, at?: ipaddr, note?: {text?: Strin
   action?: {force?: Bool}};
 action g0, g1; action g2 in [g0]; action g3 in [g2, g1];
 """ + "\n".join(
-    f"action a{n} in [{group}] appliesTo {{principal: [User, Svc, Job], resource: [Doc, Folder, Order], context: {ctx}}};"
+    f"action a{n} in [{group}] appliesTo "
+    f"{{principal: [User, Svc, Job], resource: [Doc, Folder, Order], context: {ctx}}};"
     for n, (group, ctx) in enumerate(
-        [("g3", "Ctx"), ("g0", "Ctx"), ("g1", "Ctx"), ("g2", "Ctx"), ("g0, g1", "{lvl?: Long, now: datetime}"),
-         ("g1", "{lvl?: Long, by?: User, now?: datetime}")]
+        [("g3", "Ctx"), ("g0", "Ctx"), ("g1", "Ctx"), ("g2", "Ctx"),
+         ("g0, g1", "{lvl?: Long, now: datetime}"), ("g1", "{lvl?: Long, by?: User, now?: datetime}")]
     )
 )  # fmt: skip
 
@@ -175,7 +177,7 @@ class Conditions:
                 f"context.now {op} {r.choice(TIMES)}",
                 f"{r.choice(TIMES)} {op} context.now",
                 f'context.now {op} {r.choice(TIMES)}.offset(duration("{r.choice(("-2h", "30m", "1d"))}"))',
-                f'context.now.toTime() {r.choice(("<", ">="))} duration("{r.choice(("6h", "12h", "18h30m"))}")',
+                f'context.now.toTime() {op} duration("{r.choice(("6h", "12h", "18h30m"))}")',
                 f'context.now.durationSince({r.choice(TIMES)}) > duration("1h")',
             ]
         )

@@ -1,4 +1,4 @@
-"""The engine without pepcore: the full policy set, the full store and what the question may add, nothing left out.
+"""The engine without pepcore: the full policy set, the full store and what the question may add.
 
 Written from DESIGN (D5, D7, D8), not from `pepcore.pdp`: two readings of one text that must agree.
 """
@@ -60,9 +60,9 @@ class Unsliced:
         added: dict[tuple[str, str], Any] = {}
         for e in (q.subject, q.resource, *q.chain):
             attrs = without_null(e.properties)
-            if attrs and e.type not in self.types:
-                if added.setdefault((e.type, e.id), attrs) != attrs:
-                    return Outcome(True)
+            counts = attrs and e.type not in self.types
+            if counts and added.setdefault((e.type, e.id), attrs) != attrs:
+                return Outcome(True)
         entities = self.store
         if added:
             rows = [{"uid": {"type": t, "id": i}, "attrs": a, "parents": []} for (t, i), a in added.items()]

@@ -1,4 +1,4 @@
-"""Random worlds (policies, links, entities, perhaps the schema) and random questions, some of them hostile."""
+"""Random worlds (policies, links, entities, perhaps the schema) and random questions, some hostile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ from cedarpy import validate_policies
 from pepcore.model import Action, Entity, Question
 
 from .expressions import (
-    ACTIONS, ATTRS, COUNT, GROUPS, OPEN, PARENTS, PRINCIPALS, RESOURCES, SCHEMA, TAGGED, TAGS, Conditions, literal,
+    ACTIONS,
+    ATTRS,
+    COUNT,
+    GROUPS,
+    OPEN,
+    PARENTS,
+    PRINCIPALS,
+    RESOURCES,
+    SCHEMA,
+    TAGGED,
+    TAGS,
+    Conditions,
+    literal,
 )  # fmt: skip
 
 MIDNIGHT = 1_795_564_800_000  # 2026-11-25T00:00:00Z
@@ -62,7 +74,7 @@ def attributes(r: Random, type_: str) -> dict[str, Any]:
 
 
 def make(seed: int) -> World:
-    r = Random(seed)
+    r = Random(seed)  # noqa: S311 (a generator of tests)
     w = World(seed, schema=SCHEMA if r.random() < 0.45 else None)
     for type_, n in COUNT.items():
         if type_ in OPEN:
@@ -153,7 +165,7 @@ def _action(r: Random) -> str:
     )
 
 
-# ---- questions ---------------------------------------------------------------------------------------------------
+# ---- questions ----
 
 
 def ask(r: Random, w: World) -> Case:
@@ -202,8 +214,8 @@ def _hostile(r: Random, q: Question, typed: bool) -> tuple[Question, bool]:
     """A question by somebody who wants to be more than he is, and whether it must be a fault."""
     owner = {"__entity": {"type": q.subject.type, "id": q.subject.id}}
     bad: Any = r.choice(
-        [owner, {"deep": [{"er": owner}]}, {"__extn": {"fn": "ip", "arg": "127.0.0.1"}}, {"__expr": 'User::"u1"'},
-         1.5, 2**63, [None]]
+        [owner, {"deep": [{"er": owner}]}, {"__extn": {"fn": "ip", "arg": "127.0.0.1"}},
+         {"__expr": 'User::"u1"'}, 1.5, 2**63, [None]]
     )  # fmt: skip
     kind = r.randrange(5)
     extra = {"parents": [{"type": "Role", "id": "r0"}], "uid": {"type": "User", "id": "u0"}}

@@ -1,0 +1,120 @@
+"""Each rule of the linter with a finding and with a clean neighbour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pepcore.pdp.cedar import load
+from pepcore.pdp.cedar_lint import lint
+
+SCHEMA = """entity User {lvl?: Long, name: String} tags String; entity Doc {owner?: User};
+action read appliesTo {principal: User, resource: Doc, context: {n?: Long, s: String}};"""
+
+
+def found(text: str, rule: str, *more: Any, **named: Any) -> list[str]:
+    return [f.policy or f.message for f in lint(load(text, *more, **named)) if f.rule == rule]
+
+
+def forbid(condition: str) -> str:
+    return f'@id("f") forbid(principal, action, resource) when {{ {condition} }};'
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("context.frozen == true", "context has frozen && context.frozen == true"),
+        ("principal.boss == resource", "principal has boss && principal.boss == resource"),
+        ("principal.a.b == 1", "principal has a && principal.a == {b: 1}"),
+        ('principal.getTag("t") == "x"', 'principal.hasTag("t") && principal.getTag("t") == "x"'),
+        ("!(context has x) && context.x == 1", "!(context has x) || context.x == 1"),
+        ("if context has x then true else context.x == 1", "if context has x then context.x == 1 else true"),
+        ('context has p && context.p like "/etc/*"', 'context has p && context.p == "/etc/passwd"'),
+        ("context has n && context.n > 3", "context has n && context.n == 3"),
+        ("context has flag && context.flag", "context has flag && context.flag == true"),
+        ("context has x && context.x in resource", "principal in resource"),
+        ('ip("10.0.0.1").isInRange(ip(context.net))', 'ip("10.0.0.1").isLoopback()'),
+        ("1 + 9223372036854775807 == 2", 'context.now > datetime("2026-01-01")'),
+    ],
+)
+def test_a_forbid_that_can_raise_is_found_without_a_schema(bad: str, good: str) -> None:
+    assert set(found(forbid(bad), "can-raise")) == {"f"}
+    assert found(forbid(good), "can-raise") == []
+    assert found(forbid(bad).replace("forbid(", "permit("), "can-raise") == []
+
+
+def test_a_guard_in_an_earlier_clause_counts() -> None:
+    text = '@id("f") forbid(principal, action, resource) when { context has x } when { context.x == 1 };'
+    assert found(text, "can-raise") == []
+    assert found(text.replace("when { context has", "unless { context has"), "can-raise") == ["f"]
+
+
+def test_with_a_schema_only_what_types_cannot_rule_out_can_raise() -> None:
+    clean = forbid('context.s like "a*" && principal.name == "x" && principal has lvl && principal.lvl > 3')
+    assert found(clean, "can-raise", None, SCHEMA) == []
+    assert found(forbid("context has n && context.n + 1 > 3"), "can-raise", None, SCHEMA) == ["f"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("when { false }", "when { true }"),
+        ("unless { true }", "unless { false }"),
+        ("when { 1 == 2 }", "when { 1 == 1 }"),
+        ("when { context has a && false }", "when { context has a || false }"),
+        ("when { context has a } unless { true || context has b }", "when { context has a }"),
+    ],
+)
+def test_a_policy_that_can_never_apply_is_found(bad: str, good: str) -> None:
+    head = '@id("p") permit(principal, action, resource) '
+    assert found(f"{head}{bad};", "unreachable") == ["p"]
+    assert found(f"{head}{good};", "unreachable") == []
+
+
+IN = 'principal in Role::"r", action, resource'
+IS_IN = 'principal is User in Role::"r", action, resource'
+IS = "principal is User, action, resource"
+ONE = 'principal == User::"u", action, resource'
+
+
+@pytest.mark.parametrize(
+    ("outer", "hidden", "seen"),
+    [
+        ("principal, action, resource", ONE, None),
+        (IS, ONE, "principal, action, resource"),
+        (IS, IS_IN, IN),
+        (IN, IS_IN, IS),
+        (
+            'principal, action == Action::"x", resource',
+            'principal, action == Action::"x", resource is Doc',
+            'principal, action in [Action::"x", Action::"y"], resource',
+        ),
+    ],
+)
+def test_a_permit_that_a_forbid_covers_is_found(outer: str, hidden: str, seen: str | None) -> None:
+    text = f'@id("f") forbid({outer});\n@id("p") permit(SCOPE);'
+    assert found(text.replace("SCOPE", hidden), "unreachable") == ["p"]
+    if seen:
+        assert found(text.replace("SCOPE", seen), "unreachable") == []
+    conditional = text.replace(f"({outer})", f"({outer}) when {{ context has a }}", 1)
+    assert found(conditional.replace("SCOPE", hidden), "unreachable") == []
+
+
+def test_a_missing_id_is_found() -> None:
+    assert found("permit(principal, action, resource);", "no-id") == ["text:1"]
+    assert found('@id("p") permit(principal, action, resource);', "no-id") == []
+
+
+def test_an_annotation_that_is_nearly_one_of_ours_is_found() -> None:
+    for name in ("obligations", "TTL", "reson", "tags", "tah"):
+        assert found(f'@id("p") @{name}("x") permit(principal, action, resource);', "annotation") == ["p"]
+    assert found('@id("p") @owner("x") @ticket("y") permit(principal, action, resource);', "annotation") == []
+
+
+def test_types_open_to_requests_are_found() -> None:
+    user = {"uid": {"type": "User", "id": "u"}, "attrs": {}, "parents": [{"type": "Role", "id": "r"}]}
+    text = '@id("p") permit(principal is User, action, resource is Order) when { Config::"c" has x };'
+    messages = found(text, "open-type", [user])
+    assert [m.split("`")[1] for m in messages] == ["Config", "Order", "Role"]
+    assert found(text, "open-type", [user], open_types=frozenset()) == []

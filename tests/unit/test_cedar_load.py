@@ -1,0 +1,173 @@
+"""Loading Cedar: every error names file, line and reason; ids and annotations are what was written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pepcore.errors import ObligationFault, PolicyError
+from pepcore.pdp.cedar import load
+from pepcore.pdp.cedar_statements import PolicyFile, statements
+
+SCOPE = "permit(principal, action, resource)"
+
+
+def refused(text: str, *more: Any, **named: Any) -> PolicyError:
+    with pytest.raises(PolicyError) as caught:
+        load(text, *more, **named)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        (f"{SCOPE};\n\n{SCOPE} when {{ foo }};", 3, "foo"),
+        (f"// a comment; with a semicolon\n{SCOPE};\npermit(principal);\n", 3, "missing"),
+        (f"{SCOPE};\n{SCOPE}", 2, "no end"),
+        (f'{SCOPE};\n{SCOPE} when {{\n context.a == "open }};', 3, "string has no end"),
+        (f"{SCOPE};\n@id(\"a\") @id(\"b\") {SCOPE};", 2, "duplicate annotation"),
+        (f'@id("a") {SCOPE};\n@id("a") {SCOPE};', 2, "taken by <text>:1"),
+        (f'{SCOPE};\n@id("") {SCOPE};', 2, "@id must not be empty"),
+        (f'{SCOPE};\n@ttl("30") {SCOPE};', 2, "@ttl `30` is not a duration"),
+        (f'@ttl("9999h") {SCOPE};', 1, "too long"),
+        (f'@tag("a") {SCOPE};', 1, "@tag is not JSON"),
+        (f'@tag("[1]") {SCOPE};', 1, "non-empty strings"),
+        (f'@obligation("{{}}") {SCOPE};', 1, "must be a JSON list"),
+        (f'@obligation("[{{}}]") {SCOPE};', 1, "`type` must be"),
+        (r'@obligation("[{\"type\":\"a\",\"type\":\"b\"}]") ' + SCOPE + ";", 1, "a key stands twice"),
+        (r'@obligation("[{\"type\":\"a\",\"properties\":{\"n\":NaN}}]") ' + SCOPE + ";", 1, "NaN"),
+        (r'@obligation("[{\"type\":\"a\",\"prop\":{}}]") ' + SCOPE + ";", 1, "unknown member `prop`"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_cannot_be_read_is_an_error_with_its_line(text: str, line: int, word: str) -> None:
+    error = refused(text)
+    assert (error.file, error.line) == ("<text>", line)
+    assert word in error.reason
+
+
+def test_well_formed_neighbours_load() -> None:
+    text = (
+        f'@id("a") @ttl("0s") @tag("[]") @obligation("[]") @other("x") {SCOPE}; // end; of it\n'
+        f'@id("b") {SCOPE} when {{ context.a == "; // \\" ;" }};\n\n'
+    )
+    assert [(p.id, p.statement.line) for p in load(text).policies] == [("a", 1), ("b", 2)]
+
+
+def test_made_ids_come_from_file_and_line_and_are_unique(tmp_path: Path) -> None:
+    (tmp_path / "b.cedar").write_text(f"\n{SCOPE}; {SCOPE};\n{SCOPE};")
+    (tmp_path / "a.cedar").write_text(f"{SCOPE};")
+    (tmp_path / "notes.txt").write_text("not Cedar")
+    assert [p.id for p in load(tmp_path).policies] == ["a.cedar:1", "b.cedar:2", "b.cedar:2#2", "b.cedar:3"]
+    assert [p.id for p in load(tmp_path / "a.cedar").policies] == ["a.cedar:1"]
+    assert [p.id for p in load(str(tmp_path / "a.cedar")).policies] == ["a.cedar:1"]
+
+
+def test_an_error_in_a_folder_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text(f"{SCOPE};")
+    (tmp_path / "b.cedar").write_text(f"{SCOPE};\nforbid();")
+    with pytest.raises(PolicyError) as caught:
+        load(tmp_path)
+    assert (caught.value.file, caught.value.line) == (str(tmp_path / "b.cedar"), 2)
+
+
+def test_a_file_that_is_not_there_or_not_utf8_is_an_error(tmp_path: Path) -> None:
+    assert "cannot read" in refused(str(tmp_path / "none.cedar")).reason
+    assert "no *.cedar" in refused(str(tmp_path)).reason
+    (tmp_path / "x.cedar").write_bytes(SCOPE.encode() + b";\n// \xff\n")
+    error = refused(str(tmp_path / "x.cedar"))
+    assert (error.line, "UTF-8" in error.reason) == (2, True)
+
+
+def test_statements_keep_their_heads_apart_from_conditions() -> None:
+    text = f'@a("when {{") {SCOPE} when {{ true }};{SCOPE} // ) when\n when {{ true }}; {SCOPE};'
+    heads = [s.head for s in statements(PolicyFile("f", "f", text))]
+    assert heads == [f'@a("when {{") {SCOPE};', f"{SCOPE} // ) when\n when {{ true }};", f"{SCOPE};"]
+    assert len(load(text).policies) == 3
+
+
+def test_a_comment_that_looks_like_the_end_of_a_scope_changes_no_scope() -> None:
+    text = f'permit(principal == User::"u", action, resource) when // ) when\n {{ true }};\n@id("f") {SCOPE};'
+    scopes = [p.scope.principal for p in load(text).policies]
+    assert scopes == [("eq", "", ("User", "u")), ("any", "", None)]
+
+
+def test_obligation_properties_are_checked_where_a_check_is_given() -> None:
+    def check(kind: str, properties: dict[str, Any]) -> None:
+        if kind == "limit" and "rows" not in properties:
+            raise ObligationFault("rows", "is missing")
+
+    good = r'@obligation("[{\"type\":\"limit\",\"properties\":{\"rows\":1}}]") ' + SCOPE + ";"
+    bad = r'@obligation("[{\"type\":\"limit\"}]") ' + SCOPE + ";"
+    assert load(good, check_obligation=check).policies[0].notes.obligations[0].type == "limit"
+    assert "@obligation 1 `limit`: rows: is missing" in refused(bad, check_obligation=check).reason
+    assert load(bad)
+
+
+def test_entities_that_cannot_be_read_are_an_error_with_their_line(tmp_path: Path) -> None:
+    rows = [{"uid": {"type": "User", "id": f"u{n}"}, "attrs": {}, "parents": []} for n in range(3)]
+    path = tmp_path / "entities.json"
+    path.write_text(json.dumps(rows, indent=1))
+    assert len(load(f"{SCOPE};", path).store.entities) == 3
+    rows[1]["attrs"] = {"x": None}
+    path.write_text(json.dumps(rows, indent=1))
+    with pytest.raises(PolicyError) as caught:
+        load(f"{SCOPE};", path)
+    assert caught.value.file == str(path)
+    assert path.read_text().splitlines()[caught.value.line - 1].strip() == "{"
+    assert "entity 1" in caught.value.reason
+    path.write_text("[{]")
+    with pytest.raises(PolicyError, match=r"entities\.json:1:"):
+        load(f"{SCOPE};", path)
+
+
+def test_a_set_that_the_schema_does_not_allow_is_an_error_with_its_line() -> None:
+    schema = "entity User {lvl: Long}; entity Doc; action read appliesTo {principal: User, resource: Doc};"
+    good = f"{SCOPE} when {{ principal.lvl > 1 }};"
+    assert load(good, None, schema)
+    error = refused(f"{good}\n{SCOPE} when {{ principal.level > 1 }};", None, schema)
+    assert error.line == 2
+    assert "level" in error.reason
+    user = {"uid": {"type": "User", "id": "u"}, "attrs": {"lvl": 1}, "parents": []}
+    assert load(good, [user], schema)
+    assert "schema" in refused(good, [{**user, "attrs": {"lvl": "1"}}], schema).reason
+    assert refused(good, None, "entity {").file == "<schema>"
+
+
+def test_a_schema_may_be_json() -> None:
+    schema = {"": {"entityTypes": {"User": {}, "Doc": {}}, "actions": {"read": {"appliesTo": {
+        "principalTypes": ["User"], "resourceTypes": ["Doc"]}}}}}  # fmt: skip
+    assert load(f"{SCOPE};", None, json.dumps(schema)).store.schema is not None
+
+
+def test_links_are_read_from_the_file_beside_the_policies(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text('@id("t") permit(principal == ?principal, action, resource);')
+    links = tmp_path / "a.links.json"
+    row = {
+        "templateId": "t",
+        "newId": "l",
+        "values": {"?principal": {"__entity": {"type": "User", "id": "u"}}},
+    }
+    links.write_text(json.dumps([row]))
+    for path in (tmp_path, tmp_path / "a.cedar"):
+        assert [p.id for p in load(path).policies] == ["t", "l"]
+    for change, word in (
+        ({"templateId": "x"}, "no template has the id `x`"),
+        ({"newId": "t"}, "taken"),
+        ({"values": {}}, "link `l`"),
+        ({"values": {"?action": {}}}, "only `?principal`"),
+        ({"values": {"?principal": "u"}}, "must be"),
+    ):
+        links.write_text(json.dumps([row | change]))
+        error = refused(str(tmp_path))
+        assert error.file == str(links)
+        assert word in error.reason
+
+
+def test_a_thousand_policies_give_a_thousand_bits() -> None:
+    text = "\n".join(f'@id("p{n}") permit(principal == User::"u{n}", action, resource);' for n in range(1000))
+    cedar = load(text)
+    assert cedar.slices.everything.bit_length() == 1000
+    assert cedar.slices.principal.mask(("User", "u999"), ()) == 1 << 999
