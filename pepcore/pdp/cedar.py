@@ -60,9 +60,7 @@ class Answered(NamedTuple):
 class Cedar:
     """A policy set with its entities and schema, ready to decide. Built by `load`; immutable."""
 
-    def __init__(
-        self, policies: list[Policy], slices: Slices, store: Store, open_types: frozenset[str] | None
-    ) -> None:
+    def __init__(self, policies: list[Policy], slices: Slices, store: Store, open_types: frozenset[str] | None) -> None:
         self.policies = tuple(policies)
         self.slices = slices
         self.store = store

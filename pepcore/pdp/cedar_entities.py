@@ -5,8 +5,8 @@ handle, with references written out), so that slicing sees what is evaluated. A 
 uses the whole store's handle. Else a small set is built: the closure from the question's roots and the
 slice's literals over attributes and tags, as far as the sliced policies can look, each entity with all its
 ancestors; and the question's own entities are added to it, under the schema. Small sets without the
-question's entities are kept per slice. Never: takes anything from a question for an entity that it holds
-(INVARIANT 25).
+question's entities are kept, per slice, in bounded number.
+Never: takes anything from a question for an entity that it holds (INVARIANT 25).
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from cedarpy import Entities, Schema
 from ..errors import PolicyError
 from .cedar_policies import Uid
 from .cedar_reads import Reads
-from .cedar_slices import BASES, Slice, Slices
+from .cedar_slices import Slice, Slices
+
+BASES = 1024
 
 _LINE = re.compile(r"\bat line (\d+)")
 
@@ -94,6 +96,8 @@ class Store:
         except ValueError as e:
             raise _located(file, text, schema, str(e)) from None
         self.schema = schema
+        self._bases: dict[tuple[Slice, tuple[Uid, ...]], Entities] = {}
+        self._masks: dict[int, int] = {}  # many entities share a mask, which may be long
         self.entities: dict[Uid, Stored] = {}
         try:
             for raw in _rows.decode(str(self.handle)):
@@ -114,7 +118,8 @@ class Store:
             return dimension.mask(uid, ())
         mask = stored.masks[side]
         if mask is None:
-            mask = stored.masks[side] = dimension.mask(uid, stored.ancestors)
+            mask = dimension.mask(uid, stored.ancestors)
+            mask = stored.masks[side] = self._masks.setdefault(mask, mask)
         return mask
 
     def tags(self, uid: Uid) -> tuple[str, ...]:
@@ -130,12 +135,13 @@ class Store:
         """A set for one question: what the slice can see from the roots, and what it brings (JSON)."""
         if slice_.reads.opaque:
             return self.handle.with_added_json_str(brought, self.schema)
-        key = tuple(sorted(uid for uid in set(roots) | slice_.reads.literals if uid in self.entities))
-        base = slice_.bases.get(key)
+        held = sorted(uid for uid in {*roots, *slice_.reads.literals} if uid in self.entities)
+        key = (slice_, tuple(held))
+        base = self._bases.get(key)
         if base is None:
-            if len(slice_.bases) >= BASES:
-                slice_.bases.clear()
-            base = slice_.bases[key] = self._small(key, slice_.reads)
+            while len(self._bases) >= BASES:
+                del self._bases[next(iter(self._bases))]
+            base = self._bases[key] = self._small(held, slice_.reads)
         return base.with_added_json_str(brought, self.schema)
 
     def _small(self, roots: Iterable[Uid], reads: Reads) -> Entities:

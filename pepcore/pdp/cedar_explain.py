@@ -26,9 +26,7 @@ def explain(cedar: Cedar, question: Question, wall_ms: int) -> dict[str, Any]:
         "permit": decision.permit,
         "fault": decision.fault,
         "reason": decision.reason,
-        "obligations": [
-            {"id": o.id, "type": o.type, "properties": o.properties} for o in decision.obligations
-        ],
+        "obligations": [{"id": o.id, "type": o.type, "properties": o.properties} for o in decision.obligations],
         "tags": list(decision.tags),
         "policies": [],
         "errors": [],
@@ -43,9 +41,7 @@ def explain(cedar: Cedar, question: Question, wall_ms: int) -> dict[str, Any]:
     except (Fault, ValueError, OverflowError):
         return told  # `fault` says it already
     told["policies"] = [_policy(p) for p in sorted(answered.determining, key=lambda p: p.id)]
-    told["errors"] = [
-        {**_policy(p), "error": text, "meaning": _MEANING[p.effect]} for p, text in answered.errors
-    ]
+    told["errors"] = [{**_policy(p), "error": text, "meaning": _MEANING[p.effect]} for p, text in answered.errors]
     told["lifetime"] = _lifetime(asked, answered, wall_ms) or told["lifetime"]
     return told
 
@@ -71,11 +67,7 @@ def _policy(p: Policy) -> dict[str, Any]:
 
 def _lifetime(asked: Asked, answered: Answered, wall_ms: int) -> dict[str, Any] | None:
     """The shortest of what limits the decision, and its source."""
-    limits = [
-        (p.notes.ttl_ms, f"@ttl of policy `{p.id}`")
-        for p in answered.determining
-        if p.notes.ttl_ms is not None
-    ]
+    limits = [(p.notes.ttl_ms, f"@ttl of policy `{p.id}`") for p in answered.determining if p.notes.ttl_ms is not None]
     clock = asked.slice.reads.clock
     left = until_next(clock, wall_ms) if clock else None
     if left is not None:

@@ -108,9 +108,7 @@ def _in(e: pst.Expr, known: Known, typed: bool) -> Iterator[str]:
             elif op in _ARITHMETIC:
                 yield f"`{show(e)}` can overflow"
             elif not typed and op not in _ANY:
-                yield from _operands(
-                    op, (left,) if op in ("has_tag", "get_tag", "contains") else (left, right)
-                )
+                yield from _operands(op, (left,) if op in ("has_tag", "get_tag", "contains") else (left, right))
         case pst.Like(base, _):
             yield from _in(base, known, typed)
             if not typed and not _is_typed(base):

@@ -65,9 +65,7 @@ def link_call(linked: Policy, template: int, number: int) -> dict[str, Any]:
     return {"template_id": f"policy{template}", "new_id": f"policy{number}", "values": values}
 
 
-def _link(
-    template: Policy, number: int, new_id: str, values: dict[str, Uid], check: CheckObligation | None
-) -> Policy:
+def _link(template: Policy, number: int, new_id: str, values: dict[str, Uid], check: CheckObligation | None) -> Policy:
     statement, scope = template.statement, template.scope
     scope = scope._replace(
         principal=_fill(scope.principal, values.get("?principal")),

@@ -59,9 +59,7 @@ def lint(cedar: Cedar) -> list[Finding]:
             for what in dict.fromkeys(raising(tree, typed)):
                 found.append(_finding("error", "can-raise", p, f"can raise, which is a fault: {what}"))
         if any(truth(c.expr) is isinstance(c, pst.Unless) for c in tree.clauses):
-            found.append(
-                _finding("warning", "unreachable", p, "never applies: its condition is always false")
-            )
+            found.append(_finding("warning", "unreachable", p, "never applies: its condition is always false"))
         if p.effect == "permit":
             for f in forbidden:
                 if _covers(f.scope, p.scope):

@@ -46,9 +46,7 @@ def union(many: Iterable[Reads]) -> Reads:
         literals |= r.literals
         if r.clock is not None:
             clock = r.clock | (clock or set())  # type: ignore[assignment]
-    return Reads(
-        hops, frozenset(names), tags, frozenset(literals), None if clock is None else frozenset(clock), opaque
-    )
+    return Reads(hops, frozenset(names), tags, frozenset(literals), None if clock is None else frozenset(clock), opaque)
 
 
 def reads_of(text: str) -> Reads:

@@ -147,9 +147,7 @@ def brought_json(made: dict[Uid, dict[str, Any]]) -> str:
     return _encode(rows).decode()
 
 
-def roots_of(
-    question: Question, action: Uid, context: dict[str, Any], made: dict[Uid, dict[str, Any]]
-) -> list[Uid]:
+def roots_of(question: Question, action: Uid, context: dict[str, Any], made: dict[Uid, dict[str, Any]]) -> list[Uid]:
     """Where policies can start to look: principal, action, resource, and all that the question names."""
     subject, resource = question.subject, question.resource
     named = references(list(made.values())) if made else ()

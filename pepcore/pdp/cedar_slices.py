@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cedarpy import Entities, PolicySet
+from cedarpy import PolicySet
 
 from .cedar_links import link_call
 from .cedar_policies import Policy, Side, Uid
@@ -23,19 +23,17 @@ from .cedar_reads import Reads, reads_of, union
 
 HANDLES = 1024
 SEEN = 8192
-BASES = 256
 
 
 class Slice:
     """Some policies, ready to evaluate. `members[n]` is what the engine calls `policy<n>` here."""
 
-    __slots__ = ("bases", "handle", "members", "reads")
+    __slots__ = ("handle", "members", "reads")
 
     def __init__(self, handle: PolicySet, members: Sequence[Policy], reads: Reads) -> None:
         self.handle = handle
         self.members = members
         self.reads = reads
-        self.bases: dict[tuple[Uid, ...], Entities] = {}
 
 
 class Dimension:
@@ -155,9 +153,7 @@ class Slices:
             # The engine sees other statements than we do: trust only the whole.
             return self.exact(self.everything)
         if links:
-            handle = handle.with_linked_batch(
-                [link_call(p, place[p.link_of], place[p.number]) for p in links]
-            )
+            handle = handle.with_linked_batch([link_call(p, place[p.link_of], place[p.number]) for p in links])
         return Slice(handle, members, reads)
 
     def _reads_of(self, policy: Policy) -> Reads:

@@ -22,9 +22,7 @@ UNKNOWN_MS = 1000
 DAY = 86_400_000
 
 _COMPARE = frozenset({"less", "less_eq", "greater", "greater_eq", "eq", "not_eq"})
-_DATE = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.(\d{3}))?(?:Z|([+-])(\d\d)(\d\d)))?", re.ASCII
-)
+_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)(?:\.(\d{3}))?(?:Z|([+-])(\d\d)(\d\d)))?", re.ASCII)
 _DURATION = re.compile(r"(-?)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW = pst.GetAttr(pst.Var("context"), "now")

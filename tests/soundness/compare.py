@@ -48,9 +48,7 @@ def difference(cedar: Cedar, whole: Unsliced, case: Case, r: Random) -> str:
     return _lifetime(cedar, whole, case, r, wanted, decision.max_age_ms)
 
 
-def _lifetime(
-    cedar: Cedar, whole: Unsliced, case: Case, r: Random, wanted: Outcome, max_age: int | None
-) -> str:
+def _lifetime(cedar: Cedar, whole: Unsliced, case: Case, r: Random, wanted: Outcome, max_age: int | None) -> str:
     """Within the lifetime, the whole set must still say the same."""
     if wanted.fault:
         return ""

@@ -170,12 +170,12 @@ def _requests_win(patch: Patch) -> None:
         new = {(e["uid"]["type"], e["uid"]["id"]) for e in json.loads(brought)}
         held = self.entities
         self.entities = {u: s for u, s in held.items() if u not in new}
-        slice_.bases.clear()
+        self._bases.clear()
         try:
             return real(self, slice_, roots, brought)
         finally:
             self.entities = held
-            slice_.bases.clear()
+            self._bases.clear()
 
     patch(Store, "with_added", with_added)
 

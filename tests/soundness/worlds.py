@@ -95,9 +95,7 @@ def make(seed: int) -> World:
     if not w.schema:
         for i, name in enumerate((*GROUPS, *ACTIONS)):
             above = [g for g in GROUPS[: min(i, 4)] if r.random() < 0.35]
-            w.entities.append(
-                {"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": _actions(above)}
-            )
+            w.entities.append({"uid": {"type": "Action", "id": name}, "attrs": {}, "parents": _actions(above)})
     _policies(r, w)
     return w
 
@@ -202,9 +200,7 @@ def _entity(r: Random, type_: str, typed: bool) -> Entity:
         # For a stored type these are lies that must not count.
         properties = attributes(r, type_)
         if not typed:
-            properties = {
-                k: v for k, v in properties.items() if ATTRS[type_][k] in ("Long", "String", "Bool")
-            }
+            properties = {k: v for k, v in properties.items() if ATTRS[type_][k] in ("Long", "String", "Bool")}
         elif properties.get("lvl") == "high":
             del properties["lvl"]
     return Entity(name["type"], name["id"], properties)
@@ -221,9 +217,7 @@ def _hostile(r: Random, q: Question, typed: bool) -> tuple[Question, bool]:
     extra = {"parents": [{"type": "Role", "id": "r0"}], "uid": {"type": "User", "id": "u0"}}
     plain = type(bad) in (float, int, list)
     if kind == 0:
-        return Question(
-            q.subject, q.action, q.resource, {**q.context, "lvl": bad}, q.chain
-        ), plain or not typed
+        return Question(q.subject, q.action, q.resource, {**q.context, "lvl": bad}, q.chain), plain or not typed
     if kind == 1:
         resource = Entity(q.resource.type, q.resource.id, {**q.resource.properties, "dept": bad})
         return Question(q.subject, q.action, resource, q.context, q.chain), plain or not typed
@@ -232,8 +226,6 @@ def _hostile(r: Random, q: Question, typed: bool) -> tuple[Question, bool]:
         return Question(subject, q.action, q.resource, q.context, q.chain), False
     if kind == 3:
         key = r.choice(("now", "on_behalf_of", "action"))
-        return Question(
-            q.subject, q.action, q.resource, {**q.context, key: r.choice((1, {}, []))}, q.chain
-        ), True
+        return Question(q.subject, q.action, q.resource, {**q.context, key: r.choice((1, {}, []))}, q.chain), True
     action = Action(q.action.name, {"force": bad})
     return Question(q.subject, action, q.resource, q.context, q.chain), plain or not typed

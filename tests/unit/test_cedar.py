@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pepcore.model import Action, Decision, Entity, Question
+from pepcore.pdp import cedar_entities
 from pepcore.pdp.cedar import Cedar, load
 
 PERMIT = '@id("all") permit(principal, action, resource);\n'
@@ -96,7 +99,7 @@ GROUP = '@id("g") permit(principal in Role::"admin", action, resource);'
 
 
 # fmt: off
-def test_request_data_becomes_entities_only_for_open_types_never_brings_parents_never_changes_a_stored_entity() -> None:  # noqa: E501
+def test_request_data_becomes_entities_only_for_open_types_never_brings_parents_never_changes_a_stored_entity() -> None:
     # fmt: on
     cedar = load(LEVEL + OWNER + GROUP, [stored("User::u", {"lvl": 1}), stored("User::v", {"lvl": 9})])
     assert ask(cedar, "User::v").policies == ("l",)
@@ -331,6 +334,14 @@ def test_handles_are_bounded() -> None:
         for n in range(40):
             assert ask(cedar, f"User::u{n}").policies == (f"p{n}",)
     assert len(cedar.slices._handles) <= 8
+
+
+def test_small_entity_sets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cedar_entities, "BASES", 4)
+    cedar = load(OWNER, [stored(f"User::u{n}", {"lvl": n}) for n in range(20)])
+    for n in range(20):
+        assert ask(cedar, f"User::u{n}", resource=Entity("Order", "o", {"owner": "u"})).permit
+    assert len(cedar.store._bases) == 4
 
 
 # ---- explain ----
