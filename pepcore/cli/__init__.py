@@ -1,0 +1,126 @@
+"""The command line: `pepcore COMMAND ...`.
+
+Promises: one table of exit codes for every command (0 permit or ok, 1 deny or findings, 2 usage, 3 fault); only
+the module of the command that runs is imported, so that `pepcore check` starts fast; every failure is one line on
+standard error that says what to do, never a traceback; an answer that could not be written is a fault.
+Never: decides. A command that cannot learn the verdict exits 3, which callers treat as a deny.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from .parser import EXIT_CODES, Parser, Usage
+
+COMMANDS = {
+    "serve": "run the daemon",
+    "check": "ask one question, or many as JSON lines",
+    "explain": "tell why a question is decided as it is",
+    "policies": "check a policy set before it goes live",
+    "stats": "show what a running daemon has counted",
+    "demo": "watch a small company's services, jobs and agents being decided",
+    "completion": "print a completion script for bash, zsh or fish",
+}
+
+HELP = f"""usage: pepcore COMMAND [arguments]
+       pepcore COMMAND --help
+       pepcore --help | --version
+
+One enforcement core per host: services, CI jobs, agents and databases ask it before they act.
+
+commands
+{chr(10).join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())}
+
+start here
+  pepcore demo
+  pepcore serve --policies ./policies --entities entities.json
+  pepcore check User::alice read Document::roadmap && cat roadmap
+
+{EXIT_CODES}
+environment
+  PEPCORE_SOCKET  where the daemon listens; else $XDG_RUNTIME_DIR/pepcore/pepcore.sock or /run/pepcore/pepcore.sock
+  PEPCORE_CONFIG  the `pepcore.toml` that `serve` reads where --config is not given
+  NO_COLOR        set to anything: no colours
+
+Every command takes --json. `pep check` asks the same question from C, in milliseconds, for scripts and hooks.
+"""
+
+OK, FINDINGS, USAGE, FAULT = 0, 1, 2, 3
+
+
+def parser_of(command: str) -> Parser:
+    """The parser of one command. Imports its module and no other."""
+    parser = Parser(command, COMMANDS[command])
+    importlib.import_module(f".{command}", __name__).configure(parser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # whoever reads the answer did not get it; standard output is gone, so nothing may flush it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAULT
+    except KeyboardInterrupt:
+        return FAULT
+    except Exception as error:
+        return _failed(error)
+
+
+def _run(words: list[str]) -> int:
+    for n, word in enumerate(words, 1):
+        if not _is_text(word):
+            raise Usage("", f"argument {n} is not valid UTF-8: write it in UTF-8")
+    if not words:
+        sys.stderr.write(HELP)
+        return USAGE
+    command, rest = words[0], words[1:]
+    if command in ("-h", "--help", "help"):
+        sys.stdout.write(HELP)
+        return OK
+    if command in ("-V", "--version"):
+        from importlib.metadata import version
+
+        sys.stdout.write(f"pepcore {version('pepcore')}\n")
+        return OK
+    if command not in COMMANDS:
+        raise Usage("", f"`{command}` is not a command: choose one of {', '.join(COMMANDS)}")
+    parser = parser_of(command)
+    try:
+        options = parser.parse_intermixed_args(rest)
+    except SystemExit as stop:  # only `--help` ends this way
+        return int(stop.code or OK)
+    return int(options.run(options))
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in word
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong in one line, and return the exit code for it."""
+    from ..errors import ConfigError, Fault
+    from .terminal import plain
+
+    if isinstance(error, Usage):
+        name = f"pepcore {error.command}".rstrip()
+        sys.stderr.write(f"pepcore: {plain(str(error))}\ntry `{name} --help`\n")
+        return USAGE
+    if isinstance(error, ConfigError):
+        sys.stderr.write(f"pepcore: {plain(str(error))}\n")
+        return USAGE
+    kind = "" if isinstance(error, Fault | OSError) else f"{type(error).__name__}: "
+    sys.stderr.write(f"pepcore: fault: {kind}{plain(str(error))}\n")
+    return FAULT

@@ -1,0 +1,2 @@
+def configure(parser):
+    parser.teach(lambda options: 0, "", "")

@@ -1,0 +1,72 @@
+"""`pepcore serve`: run the daemon, from flags alone or from a config file.
+
+Promises: flags override the config; relative paths in flags count from where the command was started; a config or
+path that cannot be used ends it before anything listens. Never: goes to the background; systemd or the shell do that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from pathlib import Path
+
+from .parser import Parser, Usage
+from .policies import existing
+
+ABOUT = """Decides questions on a Unix socket until it is told to stop. SIGTERM and Ctrl-C drain and stop, SIGHUP
+or a change of a policy, entity or schema file reloads; a set that does not load keeps the old one.
+Without --socket it listens in $XDG_RUNTIME_DIR/pepcore, or in /run/pepcore as root. --json logs JSON
+lines also on a terminal."""
+
+EXAMPLES = """  pepcore serve --policies ./policies --entities entities.json
+  pepcore serve --policies acl.cedar --schema company.cedarschema --socket /tmp/pep.sock
+  pepcore serve --config /etc/pepcore/pepcore.toml"""
+
+
+def configure(parser: Parser) -> None:
+    parser.usage = "pepcore serve [--policies PATH] [options]"
+    parser.add_argument("--policies", metavar="PATH", help="a file, or a folder of *.cedar files")
+    parser.add_argument("--entities", metavar="FILE", help="the entity store, in Cedar's JSON form")
+    parser.add_argument("--schema", metavar="FILE", help="the schema, in Cedar's syntax or as JSON")
+    parser.add_argument("--socket", metavar="PATH", help="where to listen (default: PEPCORE_SOCKET, then the config, "
+                        "then the run directory)")  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="a pepcore.toml (default: PEPCORE_CONFIG)")
+    parser.teach(run, ABOUT, EXAMPLES)
+
+
+def run(options: argparse.Namespace) -> int:
+    import msgspec
+
+    from .. import config as configs
+
+    file = options.config if options.config is not None else os.environ.get("PEPCORE_CONFIG", "")
+    if options.config == "":
+        raise Usage("serve", "--config is empty: name a file")
+    config = configs.load(file) if file else configs.Config()
+    given: dict[str, str] = {}
+    for name in ("policies", "entities", "schema"):
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = str(existing(value, f"--{name}", "serve").resolve())
+    policies = msgspec.structs.replace(config.policies, **given)
+    if not policies.policies:
+        raise Usage("serve", "there are no policies: pass `--policies PATH`, or a config that names them")
+    if options.socket == "":
+        raise Usage("serve", "--socket is empty: name a path")
+    socket = options.socket or os.environ.get("PEPCORE_SOCKET", "") or config.daemon.socket
+    daemon = msgspec.structs.replace(config.daemon, socket=str(Path(socket).absolute()) if socket else "")
+    config = configs.validate(msgspec.structs.replace(config, policies=policies, daemon=daemon))
+    if options.json:
+        sys.stderr = _NoTerminal(sys.stderr.buffer, encoding="utf-8", line_buffering=True)
+    from ..server.service import run as serve
+
+    return serve(config)
+
+
+class _NoTerminal(io.TextIOWrapper):
+    """Standard error as one that is not a terminal, to which the daemon logs JSON lines."""
+
+    def isatty(self) -> bool:
+        return False
