@@ -54,6 +54,10 @@ class Enforcer:
         self._replies: list[Reply] = []
         self.asked = self.joined = self.late = self.asked_again = 0
 
+    def set_times(self, times: Times) -> None:
+        """New lifetimes and bounds, for what is asked from now on."""
+        self.times = self.settlement.times = times
+
     # ---- ask ----
 
     def ask(

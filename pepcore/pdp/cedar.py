@@ -31,7 +31,7 @@ from .cedar_policies import Policy, Uid, parse
 from .cedar_request import Trust, action_uid, brought, brought_json, context_of, roots_of
 from .cedar_schema import Reserved, load_schema, validate
 from .cedar_slices import Slice, Slices
-from .cedar_statements import read_files, statements
+from .cedar_statements import PolicyFile, read_files, statements
 from .cedar_times import as_text, until_next
 
 _ERROR = re.compile(r"error while evaluating policy `policy([0-9]+)`: (.*)", re.DOTALL)
@@ -199,6 +199,22 @@ def load(
     Fault for properties that no point could discharge.
     """
     files, link_files = read_files(policies)
+    return assemble(
+        files, link_files, entities, schema, open_types=open_types, links=links, check_obligation=check_obligation
+    )
+
+
+def assemble(
+    files: Sequence[PolicyFile],
+    link_files: Sequence[PolicyFile],
+    entities: Path | str | tuple[str, str] | list[dict[str, Any]] | None,
+    schema: Path | str | tuple[str, str] | None,
+    *,
+    open_types: frozenset[str] | None = None,
+    links: Sequence[dict[str, Any]] = (),
+    check_obligation: CheckObligation | None = None,
+) -> Cedar:
+    """Build a policy set from files that were read before; the rest as `load`."""
     written, full = parse([s for f in files for s in statements(f)], check_obligation)
     every, full = add_links(written, full, link_files, links, check_obligation)
     rules = load_schema(schema)

@@ -89,7 +89,9 @@ def references(value: Any) -> tuple[Uid, ...]:
 class Store:
     """All entities of one load, immutable."""
 
-    def __init__(self, source: Path | str | list[dict[str, Any]] | None, schema: Schema | None) -> None:
+    def __init__(
+        self, source: Path | str | tuple[str, str] | list[dict[str, Any]] | None, schema: Schema | None
+    ) -> None:
         file, text = _read(source)
         try:
             self.handle = Entities.from_json_str(text, schema)
@@ -175,7 +177,9 @@ def is_action(type_: str) -> bool:
     return type_ == "Action" or type_.endswith("::Action")
 
 
-def _read(source: Path | str | list[dict[str, Any]] | None) -> tuple[str, str]:
+def _read(source: Path | str | tuple[str, str] | list[dict[str, Any]] | None) -> tuple[str, str]:
+    if isinstance(source, tuple):
+        return source
     if source is None:
         return "<entities>", "[]"
     if isinstance(source, list):

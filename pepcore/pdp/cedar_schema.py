@@ -21,11 +21,13 @@ from .cedar_policies import Policy, Uid
 NAMES = ("now", "on_behalf_of", "action")
 
 
-def load_schema(source: Path | str | None) -> Schema | None:
-    """Read a schema in Cedar's syntax or JSON: a path, or the text itself (a `str` with a `{` or `;`)."""
+def load_schema(source: Path | str | tuple[str, str] | None) -> Schema | None:
+    """Read a schema in Cedar's syntax or JSON: a path, (path, text), or the text itself (with a `{` or `;`)."""
     if source is None:
         return None
-    if isinstance(source, str) and any(c in source for c in "{;\n"):
+    if isinstance(source, tuple):
+        file, text = source
+    elif isinstance(source, str) and any(c in source for c in "{;\n"):
         file, text = "<schema>", source
     else:
         path = Path(source)

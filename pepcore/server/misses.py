@@ -1,0 +1,80 @@
+"""Where misses are evaluated (D11): hits never wait for them.
+
+Promises: a miss is evaluated inline only if it is alone (nothing else waits, no worker is busy, no other peer was
+served in the last 10 ms, the set is small enough to be here); every other goes to a worker process, fair over peers.
+Never: evaluates two misses in one turn of the loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..enforcer import Enforcer
+from ..flight import Flight
+from ..model import Decision
+from ..pdp.cedar import Cedar
+from ..pdp.cedar_explain import explain
+from ..settlement import read_question
+from . import clock
+from .workers import Workers
+
+ALONE_NS = 10_000_000
+
+
+class Misses:
+    """Takes flights from the enforcer to where they are evaluated, and brings the answers back."""
+
+    def __init__(self, enforcer: Enforcer) -> None:
+        self.enforcer = enforcer
+        self.workers: Workers | None = None
+        self.inline: Cedar | None = None
+        self.evaluated_inline = self.evaluated_by_workers = 0
+        self._owner = -1
+        self._others_ns = 0
+
+    def served(self, owner: int, now: int) -> None:
+        """A peer's bytes were read: remember when somebody else was served last."""
+        if owner != self._owner:
+            self._owner, self._others_ns = owner, now
+
+    def pump(self, now: int, wall_ms: int) -> None:
+        """Hand on what waits, as far as there is room."""
+        enforcer, workers = self.enforcer, self.workers
+        if not enforcer.queued:
+            return
+        if self._alone(now):
+            flight = enforcer.next_flight(now, wall_ms)
+            if flight is not None:
+                self.evaluated_inline += 1
+                self._evaluate(flight)
+            return
+        while workers is not None and enforcer.queued:
+            worker = workers.room()
+            if worker is None:
+                return
+            flight = enforcer.next_flight(now, wall_ms)
+            if flight is not None:
+                self.evaluated_by_workers += 1
+                workers.give(worker, flight)
+
+    def _alone(self, now: int) -> bool:
+        return (
+            self.inline is not None
+            and self.enforcer.waiting == 1
+            and (self.workers is None or not self.workers.busy)
+            and now - self._others_ns > ALONE_NS
+        )
+
+    def _evaluate(self, flight: Flight) -> None:
+        assert self.inline is not None
+        question = read_question(flight.key)
+        if flight.explain:
+            self.arrived(flight, explain(self.inline, question, flight.asked_ms))
+        else:
+            self.arrived(flight, self.inline.decide([question], flight.asked_ms)[0])
+
+    def arrived(self, flight: Flight, said: Decision | dict[str, Any]) -> None:
+        if isinstance(said, Decision):
+            self.enforcer.answer(flight, said, clock.now(), clock.wall_ms())
+        else:
+            self.enforcer.explained(flight, said, clock.now())

@@ -1,0 +1,101 @@
+"""Who is on the socket, and what they may ask.
+
+Promises: a peer is what the kernel says at connect time (SO_PEERCRED), never what it writes; the overflow uid is
+refused; where the config has rules, a peer without one is refused; partitions are interned per listener, user,
+group, point, handled types and subject rule, so that nothing crosses from one to another.
+Never: looks a peer up by pid.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+from msgspec import Struct
+
+from ..config import Peer as Rule
+from ..errors import Overloaded, Refused
+from ..flight import Partition
+from ..model import Entity
+from ..wire import Hello
+
+OVERFLOW_UID = 65534
+OWNERS = 4095
+PARTITIONS_PER_OWNER = 4096
+ANYBODY = Rule()
+
+
+class Peer(Struct, frozen=True):
+    """A connected process: its user and group, its number among owners, its rule."""
+
+    uid: int
+    gid: int
+    pid: int
+    owner: int
+    rule: Rule
+    administers: bool
+
+
+def credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the process that connected."""
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
+class Peers:
+    """The rules in force, and the numbers given to owners and partitions."""
+
+    def __init__(self, rules: tuple[Rule, ...], listener: str, numbers: Iterator[int]) -> None:
+        """`numbers` outlives a change of the rules: a partition's number is never given twice."""
+        self.rules = rules
+        self._numbers = numbers
+        self._listener = listener
+        self._owners: dict[int, int] = {}
+        self._partitions: dict[tuple[object, ...], Partition] = {}
+        self._subjects: dict[int, Callable[[str], object]] = {}
+        self._made: dict[int, int] = {}
+
+    def identify(self, pid: int, uid: int, gid: int) -> Peer:
+        """The peer behind these credentials. Raises Refused."""
+        if uid == OVERFLOW_UID:
+            raise Refused("peer", f"uid `{uid}` stands for a user of another namespace: give that pod its own listener")
+        rule = next((r for r in self.rules if r.matches(uid, gid)), None)
+        if rule is None:
+            if self.rules:
+                raise Refused("peer", f"no rule in the config admits uid `{uid}`, gid `{gid}`")
+            rule = ANYBODY
+        owner = self._owners.setdefault(uid, min(len(self._owners), OWNERS))
+        return Peer(uid, gid, pid, owner, rule, rule.administer or (not self.rules and uid == os.geteuid()))
+
+    def partition(self, peer: Peer, hello: Hello) -> Partition:
+        """The partition of a peer that speaks for a point. Raises Refused or Overloaded."""
+        rule = peer.rule
+        if not any(fnmatch.fnmatchcase(hello.point, pattern) for pattern in rule.points):
+            raise Refused("hello.point", f"`{hello.point}` is not a point that uid `{peer.uid}` may speak for")
+        handles = frozenset(hello.handles)
+        who = ("share", rule.share) if rule.share else (peer.uid, peer.gid)
+        key = (self._listener, who, hello.point, handles, rule.subjects)
+        found = self._partitions.get(key)
+        if found is None:
+            made = self._made.get(peer.owner, 0)
+            if made >= PARTITIONS_PER_OWNER:
+                raise Overloaded("hello", f"uid `{peer.uid}` has made {made} partitions: use fewer sets of handles")
+            self._made[peer.owner] = made + 1
+            found = Partition(next(self._numbers), peer.owner, hello.point, handles)
+            self._partitions[key] = found
+            if rule.subjects != ("*",):
+                self._subjects[found.number] = re.compile("|".join(map(fnmatch.translate, rule.subjects))).match
+        return found
+
+    def admits(self, partition: int, subject: Entity) -> bool:
+        """Whether this partition may ask for this subject."""
+        match = self._subjects.get(partition)
+        return match is None or match(f"{subject.type}::{subject.id}") is not None
+
+    def limited(self, partition: int) -> bool:
+        """Whether `admits` has anything to look at."""
+        return partition in self._subjects

@@ -1,0 +1,273 @@
+"""The daemon: one process per host that every point asks.
+
+Promises: it listens only when its policies are loaded; a reload that fails keeps what was active and says why; a
+SIGTERM answers what is in flight before it leaves; only the socket, the workers and the timers are touched here, the
+pipeline itself is `enforcer.py`.
+Never: serves an answer of an older policy set after a reload was announced; lets one peer's frame stop another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import socket
+import subprocess
+
+from ..config import Config, milliseconds
+from ..core.cache import Cache
+from ..core.gate import Ask, Gate, Stream
+from ..core.page import Page
+from ..enforcer import Enforcer
+from ..errors import BadFrame, Fault, NotAvailable, Overloaded, Refused, Stale
+from ..flight import Partition, Reply, Times
+from ..settlement import read_question
+from ..version import VERSION
+from ..wire import MAX_MANY, Op, Welcome, error, pack, read_hello, read_many, reply, write_many
+from . import clock
+from .connection import Connection
+from .misses import Misses
+from .notices import Notices
+from .peer import Peer, Peers
+from .workers import Workers
+
+SERVER = f"pepcore/{VERSION}"
+
+
+def times(config: Config) -> Times:
+    return Times(
+        permit_ms=milliseconds(config.cache.permit),
+        deny_ms=milliseconds(config.cache.deny),
+        deadline_ns=milliseconds(config.limits.deadline) * 1_000_000,
+        longest_deadline_ns=milliseconds(config.limits.longest_deadline) * 1_000_000,
+        waiting=config.limits.waiting,
+        waiting_per_owner=config.limits.waiting_per_peer,
+    )
+
+
+class Service:
+    """Everything that one daemon holds."""
+
+    def __init__(self, config: Config, listener: str) -> None:
+        self.config = config
+        self.partial_s = milliseconds(config.limits.partial) / 1000
+        self.started_ns = clock.now()
+        self.page = Page(secrets.randbits(64) | 1)
+        keep = config.cache
+        self.cache = Cache(slots=keep.slots, slab=keep.slab_mib << 20, seed=secrets.randbits(64), quota=keep.quota)
+        self.gate = Gate(self.cache, self.page, self._hello, frame_limit=config.limits.frame, depth=config.limits.depth)
+        self.notices = Notices(config.notify.file) if config.notify.file else None
+        self.enforcer = Enforcer(
+            self.cache,
+            self.page,
+            times(config),
+            numbers=itertools.count(secrets.randbits(62)),
+            notify=self.notices,
+        )
+        self.misses = Misses(self.enforcer)
+        self._partition_numbers = itertools.count(1)
+        self._listener = listener
+        self.peers = Peers(config.peers, listener, self._partition_numbers)
+        self.connections: dict[Connection, int] = {}
+        self._of_owner: dict[int, int] = {}
+        self._partitions: dict[int, Partition] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self.reloads = self.failed_reloads = 0
+
+    # ---- connections ----
+
+    def admit(self, connection: Connection, pid: int, uid: int, gid: int) -> Peer:
+        """A peer has connected. Raises Refused or Overloaded."""
+        peer = self.peers.identify(pid, uid, gid)
+        limits = self.config.limits
+        if len(self.connections) >= limits.connections:
+            raise Overloaded("connections", f"{limits.connections} are open already")
+        if self._of_owner.get(peer.owner, 0) >= limits.connections_per_peer:
+            raise Overloaded("connections", f"uid `{uid}` has {limits.connections_per_peer} open already")
+        self.connections[connection] = peer.owner
+        self._of_owner[peer.owner] = self._of_owner.get(peer.owner, 0) + 1
+        return peer
+
+    def gone(self, connection: Connection) -> None:
+        owner = self.connections.pop(connection, None)
+        if owner is not None:
+            self._of_owner[owner] -= 1
+            self.enforcer.gone(connection)
+
+    def _hello(self, stream: Stream, local: int, body: bytes) -> tuple[int, bytes]:
+        partition = self.peers.partition(stream.peer, read_hello(body))
+        self._partitions[partition.number] = partition
+        limits = self.config.limits
+        told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
+        return partition.number, pack(Welcome(self.page.boot, told, local, self.page.revision, SERVER, 1))
+
+    # ---- requests that the gate could not answer ----
+
+    def ask(self, connection: Connection, asks: list[Ask], now: int, wall_ms: int) -> None:
+        for ask in asks:
+            try:
+                self._ask(connection, ask, now, wall_ms)
+            except Fault as fault:
+                connection.send(error(ask.id, ask.local, fault))
+        self.progress(now, wall_ms)
+
+    def _ask(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
+        if ask.op in (Op.CHECK, Op.EXPLAIN):
+            partition = self._partitions[ask.partition]
+            if self.peers.limited(partition.number):
+                self._admitted(partition, ask.question)
+            if ask.op == Op.CHECK:
+                self.enforcer.ask(
+                    partition, connection, ask.id, ask.local, ask.question, now, wall_ms,
+                    deadline_ns=ask.deadline_ns, not_after=ask.not_after,
+                )  # fmt: skip
+            else:
+                self.enforcer.ask(
+                    partition, connection, ask.id, ask.local, ask.question, now, wall_ms,
+                    deadline_ns=ask.deadline_ns, explain=True,
+                )  # fmt: skip
+        elif ask.op == Op.CHECK_MANY:
+            self._ask_many(connection, ask, now, wall_ms)
+        elif ask.op == Op.STATS:
+            if connection.peer is None or not connection.peer.administers:
+                raise Refused("stats", "this peer may not read statistics: the config names who administers")
+            connection.send(reply(ask.op, ask.id, ask.local, pack(self.stats())))
+        elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
+            raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
+        else:
+            raise BadFrame("op", f"`{ask.op}` is not known here: send 1 to 10")
+
+    def _admitted(self, partition: Partition, key: bytes) -> None:
+        subject = read_question(key).subject
+        if not self.peers.admits(partition.number, subject):
+            raise Refused("subject", "this peer may not ask for this subject: see `peers` in the config")
+
+    def _ask_many(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
+        partition = self._partitions[ask.partition]
+        semantic, items = read_many(ask.rest, self.config.limits.depth)
+        blocked: Fault | None = None
+        if ask.min_boot == self.page.boot and ask.min_revision > self.page.revision:
+            blocked = Stale("min_revision", "this daemon has not seen that revision yet")
+        if self.peers.limited(partition.number):
+            for i, item in enumerate(items):
+                if isinstance(item, bytes):
+                    try:
+                        self._admitted(partition, item)
+                    except Refused as refused:
+                        items[i] = refused
+        self.enforcer.ask_many(
+            partition, connection, ask.id, ask.local, semantic, items, now, wall_ms,
+            deadline_ns=ask.deadline_ns, not_after=ask.not_after, blocked=blocked,
+        )  # fmt: skip
+
+    # ---- progress ----
+
+    def progress(self, now: int, wall_ms: int) -> None:
+        """Evaluate what can be evaluated, send what can be sent, set the next alarm."""
+        self.misses.pump(now, wall_ms)
+        self._send()
+        self._arm()
+
+    def idle(self) -> None:
+        """A worker has room again."""
+        self.progress(clock.now(), clock.wall_ms())
+
+    def _send(self) -> None:
+        out: dict[Connection, list[bytes]] = {}
+        for r in self.enforcer.take_replies():
+            if not r.to.closed:
+                out.setdefault(r.to, []).append(frame_of(r))
+        for connection, frames in out.items():
+            connection.send(frames[0] if len(frames) == 1 else b"".join(frames))
+
+    def _arm(self) -> None:
+        due = self.enforcer.next_deadline()
+        if due is None or (self._timer is not None and self._timer_ns <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_ns = due
+        delay = max(0, due - clock.now()) / 1e9
+        self._timer = asyncio.get_running_loop().call_later(delay, self._alarm)
+
+    def _alarm(self) -> None:
+        self._timer = None
+        now, wall_ms = clock.now(), clock.wall_ms()
+        self.enforcer.tick(now, wall_ms)
+        self.progress(now, wall_ms)
+
+    # ---- policy sets ----
+
+    async def activate(
+        self, workers: Workers, started: list[tuple[subprocess.Popen[bytes], socket.socket]] | None = None
+    ) -> str:
+        """Load a policy set in its workers, then swap to it. Returns "", or why the old one stays."""
+        from ..core.obligation import check
+        from ..pdp.cedar_source import build
+
+        loaded = await workers.start(started)
+        if loaded.error:
+            workers.close()
+            return f"{loaded.file}:{loaded.line}: {loaded.error}" if loaded.file else loaded.error
+        small = loaded.ms < INLINE_MS
+        inline = build(workers.source, check) if small else None
+        old, self.misses.workers, self.misses.inline = self.misses.workers, workers, inline
+        self.page.bump()
+        if old is not None:
+            old.close()
+        self.loaded = loaded
+        self.idle()
+        return ""
+
+    def admit_by(self, config: Config) -> None:
+        """Apply new peer rules and lifetimes. Where the rules changed, everybody connects again."""
+        changed = config.peers != self.config.peers
+        self.config = config
+        self.enforcer.set_times(times(config))
+        if changed:
+            self.peers = Peers(config.peers, self._listener, self._partition_numbers)
+            for connection in list(self.connections):
+                connection.transport.abort()
+
+    def stats(self) -> dict[str, object]:
+        """What `pepcore stats` shows."""
+        enforcer, misses = self.enforcer, self.misses
+        return {
+            "server": SERVER,
+            "pid": os.getpid(),
+            "uptime_ms": (clock.now() - self.started_ns) // 1_000_000,
+            "boot": self.page.boot,
+            "revision": self.page.revision,
+            "connections": len(self.connections),
+            "partitions": len(self._partitions),
+            "waiting": enforcer.waiting,
+            "cache": self.cache.usage(),
+            "asked": enforcer.asked,
+            "joined": enforcer.joined,
+            "late": enforcer.late,
+            "asked_again": enforcer.asked_again,
+            "faults": {str(code): n for code, n in enforcer.settlement.faults.items()},
+            "evaluated_inline": misses.evaluated_inline,
+            "evaluated_by_workers": misses.evaluated_by_workers,
+            "workers": misses.workers.pids() if misses.workers else [],
+            "policies": self.loaded.policies,
+            "entities": self.loaded.entities,
+            "load_ms": round(self.loaded.ms, 3),
+            "reloads": self.reloads,
+            "failed_reloads": self.failed_reloads,
+        }
+
+
+INLINE_MS = 20.0
+"""A set that takes longer to build is never built on the loop (D11)."""
+
+
+def frame_of(r: Reply) -> bytes:
+    """The reply as it is sent."""
+    if r.bodies is not None:
+        return reply(Op.CHECK_MANY, r.request, r.local, write_many(r.bodies))
+    if r.explanation is not None:
+        return reply(Op.EXPLAIN, r.request, r.local, pack(r.explanation))
+    return reply(Op.CHECK, r.request, r.local, r.body)
