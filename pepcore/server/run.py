@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,7 +78,7 @@ async def serve(
     source: Source,
     place: Place,
     passed: socket.socket | None,
-    begun: list[tuple[object, socket.socket]],
+    begun: list[tuple[subprocess.Popen[bytes], socket.socket]],
 ) -> int:
     from .connection import Connection
     from .service import Service
@@ -85,7 +86,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     service = Service(config, str(place.path))
     workers = Workers(source, len(begun), service.misses.arrived, service.idle)
-    why = await service.activate(workers, begun)  # type: ignore[arg-type]
+    why = await service.activate(workers, begun)
     if why:
         raise ConfigError(why)
     listener = passed or place.listen()
