@@ -90,7 +90,7 @@ cdef int value(Buffer* b, object v, int depth, str place) except -1:
     if PyDict_Check(v):
         return mapping(b, v, depth, place)
     if PyList_Check(v) or PyTuple_Check(v):
-        if depth >= DEPTH:
+        if depth > DEPTH:
             raise BadQuestion(place, f"is nested deeper than {DEPTH}")
         full(put_array_head(b, len(v)))
         for i in range(PyList_GET_SIZE(v) if PyList_Check(v) else PyTuple_GET_SIZE(v)):
@@ -109,7 +109,7 @@ cdef int mapping(Buffer* b, object d, int depth, str place) except -1:
         return full(put_byte(b, 0x80))
     if not PyDict_Check(d):
         raise BadQuestion(place, f"must be a map, not `{type(d).__name__}`")
-    if depth >= DEPTH:
+    if depth > DEPTH:
         raise BadQuestion(place, f"is nested deeper than {DEPTH}")
     n = len(<dict> d)
     full(put_map_head(b, n))

@@ -205,7 +205,7 @@ cdef int value(Walk* w, int depth) noexcept nogil:
 
 cdef int array(Walk* w, int depth, const Token* t) noexcept nogil:
     cdef uint64_t n
-    if depth >= w.limit:
+    if depth > w.limit:
         return refuse(w, "is nested too deep")
     if t.u > <uint64_t> (w.c.end - w.c.at):
         return refuse(w, "is a list that ends outside the question")
@@ -233,7 +233,7 @@ cdef int mapping(Walk* w, int depth) noexcept nogil:
         return -1
     if t.kind != MAP:
         return refuse(w, "must be a map")
-    if depth >= w.limit:
+    if depth > w.limit:
         return refuse(w, "is nested too deep")
     if t.u > <uint64_t> (w.c.end - w.c.at) // 2:
         return refuse(w, "is a map that ends outside the question")
@@ -314,7 +314,7 @@ cdef int skip(Walk* w, int depth) noexcept nogil:
             return refuse(w, "is a string that ends outside the question")
         w.c.at += t.u
     elif t.kind == ARRAY or t.kind == MAP:
-        if depth >= w.limit:
+        if depth > w.limit:
             return refuse(w, "is nested too deep")
         for n in range(t.u * (2 if t.kind == MAP else 1)):
             if skip(w, depth + 1) < 0:

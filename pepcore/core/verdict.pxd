@@ -11,6 +11,7 @@ cdef class Verdict:
     cdef readonly str reason            # what the policies say about it
     cdef readonly tuple policies        # ids of the determining policies
     cdef readonly tuple obligations
+    cdef readonly tuple understood      # those of them that run here, also on a deny
     cdef readonly uint64_t number       # of the decision, unique in the daemon's life
     cdef readonly uint64_t boot
     cdef readonly uint64_t revision     # read before the PDP was asked

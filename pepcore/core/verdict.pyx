@@ -2,7 +2,8 @@
 
 Promises: `settle` permits only if the decision permits, is a real boolean, carries no fault, and every obligation
 is well-formed, compiled, and discharged by the caller (`handles`) or by pepcore itself.
-`read` takes a verdict body from the wire through the same function. Everything else here builds denies.
+`read` takes a verdict body from the wire through the same function, and only in its one canonical form. Everything
+else here builds denies.
 Never: raises for a deny; lets Python code change a verdict or make one that permits (`Verdict()` is a deny).
 
 INVARIANT: `permit = True` is written in `settle` and in no other place of the product.
@@ -14,13 +15,20 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 import msgspec
 
 from .cursor cimport le32, le64, put_le32, put_le64
+from .values cimport MAX_DEPTH, Walk, mapping
 
-from ..errors import BadRequest, Denied, Fault, NAMES, ObligationFault
+from ..errors import BadRequest, Denied, Fault, NAMES, ObligationFault, PdpFault
 from ..model import Obligation
 from . import obligation
 
 
-class Payload(msgspec.Struct, frozen=True):
+cdef enum:
+    STAMPS = 32                 # most stamps of a verdict body
+    STAMP = 12                  # u32 slot, u64 value
+    SLOTS = 65536               # slots of the page
+
+
+class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The variable part of a verdict body."""
 
     obligations: tuple[Obligation, ...] = ()
@@ -38,13 +46,13 @@ cdef dict _names = NAMES
 cdef class Verdict:
     """The answer to one question. `bool(v)` is the answer; nothing in it can be changed.
 
-    permit, reason, policies, obligations, error, cached, id (16 hex digits), expires (seconds on CLOCK_BOOTTIME,
+    permit, reason, policies, obligations (those `understood` here run, even on a deny), error, cached, id (16 hex digits), expires (seconds on CLOCK_BOOTTIME,
     0.0: not to be kept), boot and revision (how fresh it is: pass them as `min_revision` to ask for no older one).
     """
 
     def __cinit__(self):
         self.error = self.reason = ""
-        self.policies = self.obligations = ()
+        self.policies = self.obligations = self.understood = ()
 
     def __bool__(self):
         return self.permit
@@ -63,17 +71,18 @@ cdef class Verdict:
     def apply(self, payload):
         """Discharge the obligations on `payload` and return the new payload; the input stays as it was.
 
-        Raises Denied where the verdict is a deny, or where an obligation cannot be discharged on this payload:
-        then the payload must not be released.
+        Raises Denied where the verdict is a deny (those `understood` run all the same, what they make is dropped), or
+        where an obligation cannot be discharged on this payload: then the payload must not be released.
         """
+        try:
+            discharged = payload if self.program is None else self.program.run(payload)
+        except ObligationFault as fault:
+            if not self.permit:
+                raise Denied(self) from fault
+            raise Denied(deny(fault, number=self.number, boot=self.boot, revision=self.revision)) from fault
         if not self.permit:
             raise Denied(self)
-        if self.program is None:
-            return payload
-        try:
-            return self.program.run(payload)
-        except ObligationFault as fault:
-            raise Denied(deny(fault, number=self.number, boot=self.boot, revision=self.revision)) from fault
+        return discharged
 
     def __repr__(self):
         word = "permit" if self.permit else "deny"
@@ -85,19 +94,23 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
     """Return the verdict on a decision. `handles` are the obligation types that the caller discharges.
 
     Obligations that are understood are compiled, and can run, even where another one turns the permit into a deny
-    (AuthZEN obligations profile, draft 1: such a permit "MUST be treated as a deny").
+    (AuthZEN obligations profile, draft 1: such a permit "MUST be treated as a deny"). A deny stays a plain deny,
+    whatever it asks for besides: there is no permit that could fall.
     """
     cdef Verdict v = Verdict.__new__(Verdict)
     v.reason, v.policies, v.obligations = reason, policies, obligations
     v.number, v.boot, v.revision, v.expires_ns, v.cached = number, boot, revision, expires_ns, cached
     try:
         if obligations:
-            v.program = obligation.compile(obligation.understood(obligations, handles))
-            why = obligation.unhandled(obligations, handles)
+            v.understood = obligation.understood(obligations, handles)
+            v.program = obligation.compile(v.understood)
+        if permit is True:
+            why = obligation.unhandled(obligations, handles) if obligations else ""
             if why:
                 raise ObligationFault("", why)
-        if permit is True:
             v.permit = True
+        elif permit is not False:
+            raise PdpFault("decision", f"is `{type(permit).__name__}`: it must be a boolean")
     except Fault as fault:
         v.fault, v.error, v.expires_ns = fault.code, f"{_names[fault.code]}: {fault}", 0
     return v
@@ -115,7 +128,7 @@ cdef Verdict cached_copy(Verdict v):
     """The same verdict, marked as it is served from a cache. Only ever called with what `settle` returned."""
     cdef Verdict c = Verdict.__new__(Verdict)
     c.permit, c.cached, c.fault, c.error, c.reason = v.permit, True, v.fault, v.error, v.reason
-    c.policies, c.obligations, c.program = v.policies, v.obligations, v.program
+    c.policies, c.obligations, c.understood, c.program = v.policies, v.obligations, v.understood, v.program
     c.number, c.boot, c.revision, c.expires_ns = v.number, v.boot, v.revision, v.expires_ns
     return c
 
@@ -134,16 +147,20 @@ cdef void write_fixed(unsigned char* at, bint permit, uint8_t fault, bint cached
     put_le64(at + 32, revision)
 
 
+cdef bytes written(tuple obligations, tuple policies, str reason):
+    cdef dict out = {}
+    if obligations:
+        out["obligations"] = obligations
+    if policies:
+        out["policies"] = policies
+    if reason:
+        out["reason"] = reason
+    return _write_payload(out) if out else b""
+
+
 def payload(Verdict v not None):
-    """Return the variable part of the verdict's body, in canonical msgpack."""
-    out = {}
-    if v.obligations:
-        out["obligations"] = v.obligations
-    if v.policies:
-        out["policies"] = v.policies
-    if v.error or v.reason:
-        out["reason"] = v.error or v.reason
-    return _write_payload(out)
+    """Return the variable part of the verdict's body, in canonical msgpack; nothing where there is nothing to say."""
+    return written(v.obligations, v.policies, v.error or v.reason)
 
 
 def body(Verdict v not None, bytes payload not None, int64_t now, int64_t limit_ms=-1):
@@ -166,25 +183,48 @@ def stored_body(tuple stored not None, *, int64_t now, uint64_t boot, uint64_t r
     return (<const char*> fixed)[:VERDICT] + payload
 
 
+cdef object content_of(bytes encoded):
+    """The payload of a verdict body, which must be the one that `payload` writes (or an empty map)."""
+    cdef Walk w
+    if not encoded:
+        return Payload()
+    w.c.at = <const unsigned char*> <const char*> encoded
+    w.c.end = w.c.at + len(encoded)
+    w.out, w.reason, w.depth, w.recode, w.limit = NULL, NULL, 0, False, MAX_DEPTH
+    if mapping(&w, 1) < 0:
+        raise BadRequest("verdict", f"carries a payload that {w.reason.decode('ascii')}")
+    try:
+        content = _read_payload(encoded)
+        if written(content.obligations, content.policies, content.reason) != (b"" if encoded == b"\x80" else encoded):
+            raise ValueError("it is not in canonical form")
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("verdict", f"carries a payload that cannot be read: {error}") from None
+    return content
+
+
 def read(bytes data not None, handles, int64_t now):
     """Return the verdict in a body that a daemon sent. Raises BadRequest where the body is malformed."""
     cdef const unsigned char* p = <const unsigned char*> <const char*> data
     cdef Py_ssize_t size = len(data)
-    cdef uint32_t length, lifetime
+    cdef uint32_t length, i
+    cdef int64_t lifetime
     cdef Verdict v
     if size < VERDICT:
         raise BadRequest("verdict", "ends in the middle")
     length, lifetime = le32(p + 12), le32(p + 4)
-    if p[0] > 1 or p[2] > 1 or size - VERDICT != length + 12 * <Py_ssize_t> p[3] or p[1] not in _names and p[1]:
-        raise BadRequest("verdict", "has a permit, a fault, a flag or a length that cannot be")
-    try:
-        content = _read_payload(data[VERDICT:VERDICT + length])
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("verdict", f"carries a payload that cannot be read: {error}") from None
+    if p[0] > 1 or p[2] > 1 or p[1] and (p[0] or p[1] not in _names):
+        raise BadRequest("verdict", "has a permit, a fault or a flag that cannot be")
+    if p[3] > STAMPS or size - VERDICT != <Py_ssize_t> length + STAMP * <Py_ssize_t> p[3]:
+        raise BadRequest("verdict", "has a length that is not payload plus stamps")
+    for i in range(p[3]):
+        if le32(p + VERDICT + length + STAMP * i) >= SLOTS:
+            raise BadRequest("verdict", "has a stamp of a slot that cannot be")
+    content = content_of(data[VERDICT:VERDICT + length])
     if p[1]:
         v = Verdict.__new__(Verdict)
         v.fault, v.error, v.policies, v.obligations = p[1], content.reason, content.policies, content.obligations
         v.number, v.boot, v.revision, v.cached = le64(p + 16), le64(p + 24), le64(p + 32), p[2]
         return v
-    return settle(p[0] == 1, content.reason, content.policies, content.obligations, handles, number=le64(p + 16), boot=le64(p + 24),
-                  revision=le64(p + 32), expires_ns=now + lifetime * 1000000 if lifetime else 0, cached=p[2])
+    return settle(
+        p[0] == 1, content.reason, content.policies, content.obligations, handles, number=le64(p + 16),
+        boot=le64(p + 24), revision=le64(p + 32), expires_ns=now + lifetime * 1000000 if lifetime else 0, cached=p[2])
