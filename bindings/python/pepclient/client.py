@@ -1,0 +1,275 @@
+"""The client of the daemon, blocking: one instance for a whole process, from any thread.
+
+Promises: `check`, `check_many` never raise for a deny, a fault or a malformed question: the verdict says what is
+wrong. One deadline bounds a call. A kept connection that proves dead is replaced once, within that deadline.
+Never: keeps an answer (that needs the daemon's page); shares a connection between two requests in flight or between
+two processes; imports an event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pepcore.core.verdict import Verdict, deny, read
+from pepcore.errors import BadRequest, Fault, Unreachable
+
+from . import frames
+from .frames import Request
+from .guard import P, R, enforced, guarded
+from .place import find
+from .pool import Pool
+from .questions import (
+    ActionLike,
+    Context,
+    EntityLike,
+    MinRevision,
+    NotAfter,
+    QuestionLike,
+    Semantic,
+    canonical,
+    canonical_item,
+    ends,
+    semantic_code,
+)
+from .stream import Lost, Stream
+
+T = TypeVar("T")
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Settings:
+    """What a client was told when it was made. Raises ValueError where that cannot be."""
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, deadline: float, point: str | None, handles: Collection[str]
+    ) -> None:
+        if not 0 < deadline <= 3600:
+            raise ValueError(f"deadline `{deadline}` is not between 0 and 3600 seconds")
+        if isinstance(handles, str):
+            raise ValueError(f"handles `{handles}` is one string: pass a list of obligation types")
+        kinds = tuple(sorted(set(handles)))
+        if len(kinds) > 64 or not all(isinstance(kind, str) and 0 < len(kind) <= 64 for kind in kinds):
+            raise ValueError("handles must be at most 64 obligation types of 1 to 64 characters")
+        if len(point or "") > 64:
+            raise ValueError(f"point `{point}` is longer than 64 characters")
+        self.path, self.deadline, self.handles = find(path), float(deadline), frozenset(kinds)
+        self.hello = frames.hello(point or "", kinds)
+
+
+class Batch:
+    """A batch on its way: what is malformed is answered here, the rest is sent in as few frames as possible."""
+
+    def __init__(self, questions: Iterable[Any], semantic: Any) -> None:
+        self.semantic = semantic_code(semantic)
+        self.here: dict[int, Fault] = {}
+        self.send: list[bytes] = []
+        self.count = 0
+        for i, item in enumerate(questions):
+            self.count += 1
+            try:
+                self.send.append(canonical_item(item))
+            except Fault as fault:
+                self.here[i] = fault
+                if ends(self.semantic, False):
+                    break
+
+    def failed(self, fault: Fault, verdicts: list[Verdict]) -> list[Verdict]:
+        """The batch where nothing more can be learned: every question not answered yet is a deny."""
+        missing = len(self.send) - len(verdicts)
+        return self.finish([*verdicts, *(deny(fault) for _ in range(missing))])
+
+    def finish(self, verdicts: list[Verdict]) -> list[Verdict]:
+        """All answers in the order of the questions, up to the one that ends the batch."""
+        out: list[Verdict] = []
+        answers = iter(verdicts)
+        for i in range(self.count):
+            fault = self.here.get(i)
+            verdict = deny(fault) if fault else next(answers, None)
+            if verdict is None:
+                break
+            out.append(verdict)
+            if ends(self.semantic, verdict.permit):
+                break
+        return out
+
+
+class Client:
+    """A connection to the daemon, as `pepcore.connect` makes it. Nothing is opened before the first question."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        deadline: float = 0.2,
+        point: str | None = None,
+        handles: Collection[str] = (),
+    ) -> None:
+        self._settings = Settings(path, deadline, point, handles)
+        self._pool = Pool()
+        self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
+
+    def check(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict:
+        """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+        handles = self._settings.handles
+        try:
+            question = canonical(subject, action, resource, context, on_behalf_of)
+            request = Request(frames.CHECK, question, *frames.tail(not_after, min_revision), b"", frames.VERDICT_LIMIT)
+            now = boottime_ns()
+            return self._ask(request, self._until(), lambda body: read(body, handles, now))
+        except Fault as fault:
+            return deny(fault)
+
+    def check_many(self, questions: Iterable[QuestionLike], semantic: Semantic = "execute_all") -> list[Verdict]:
+        """Ask many at once: tuples (subject, action, resource[, context]) or AuthZEN dicts. It never raises.
+
+        With `deny_on_first_deny` and `permit_on_first_permit` the list ends with the answer that ended it. A batch
+        is not a snapshot: a revoke may fall between two of its answers.
+        """
+        try:
+            batch = Batch(questions, semantic)
+        except Exception as error:
+            return [deny(error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}"))]
+        until = self._until()
+        verdicts: list[Verdict] = []
+        try:
+            limits = self._frame_limit, self._many_limit
+            for count, request in frames.chunks(batch.send, 0, b"", batch.semantic, *limits):
+                now = boottime_ns()
+                verdicts += self._ask(request, until, lambda body, n=count, t=now: self._read_many(body, n, batch, t))
+                if ends(batch.semantic, verdicts[-1].permit):
+                    break
+        except Fault as fault:
+            return batch.failed(fault, verdicts)
+        return batch.finish(verdicts)
+
+    def _read_many(self, body: bytes, count: int, batch: Batch, now: int) -> list[Verdict]:
+        return frames.read_many(body, count, batch.semantic, self._settings.handles, now)
+
+    def enforce(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict:
+        """As `check`, but a deny raises Denied."""
+        return enforced(
+            self.check(
+                subject, action, resource, context,
+                on_behalf_of=on_behalf_of, not_after=not_after, min_revision=min_revision,
+            )
+        )  # fmt: skip
+
+    def guard(
+        self,
+        subject: EntityLike | Callable[..., EntityLike],
+        action: ActionLike | Callable[..., ActionLike],
+        resource: EntityLike | Callable[..., EntityLike],
+        context: Context | Callable[..., Context | None] | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
+        apply: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function so that it runs only if permitted, else raises Denied.
+
+        A callable gets the arguments of the call that it names: `resource=lambda doc_id: f"Document::{doc_id}"`.
+        `apply` discharges the obligations on what the function returns. An async function waits in a thread.
+        """
+        places = {
+            "subject": subject, "action": action, "resource": resource, "context": context,
+            "on_behalf_of": on_behalf_of,
+        }  # fmt: skip
+        return lambda function: guarded(function, places, self.check, self._check_in_thread, apply)
+
+    async def _check_in_thread(self, **question: Any) -> Verdict:
+        from asyncio import to_thread  # whoever awaits this has imported it
+
+        return await to_thread(self.check, **question)
+
+    def stats(self) -> dict[str, Any]:
+        """The daemon's counters. Raises Fault."""
+        return self._ask(Request(frames.STATS), self._until(), frames.plain)
+
+    def explain(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+    ) -> dict[str, Any]:
+        """How a question would be decided, for people: never enforce it. Raises Fault."""
+        question = canonical(subject, action, resource, context, on_behalf_of)
+        return self._ask(Request(frames.EXPLAIN, question), self._until(), frames.plain)
+
+    def close(self) -> None:
+        """Close the connections. What is asked afterwards is a deny."""
+        self._pool.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _until(self) -> float:
+        return time.monotonic() + self._settings.deadline
+
+    def _ask(self, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
+        """Send a request on a kept connection or a new one. Raises Fault, and nothing else but interrupts."""
+        refused = frames.too_large(request, self._frame_limit)
+        if refused:
+            raise refused
+        try:
+            stream = self._pool.take()
+            if stream is not None:
+                try:
+                    return self._exchange(stream, request, until, parse)
+                except Lost:
+                    self._pool.clear()
+            if self._pool.closed:
+                raise Unreachable("", "this client was closed")
+            stream = Stream(self._settings.path, self._settings.hello, until)
+            self._pool.opened(stream)
+            return self._exchange(stream, request, until, parse)
+        except Lost as lost:
+            raise Unreachable("", f"the daemon at `{self._settings.path}` hung up: {lost}") from None
+        except OSError as error:
+            raise Unreachable("", f"no daemon at `{self._settings.path}`: {error.strerror or error}") from None
+        except (MemoryError, RecursionError) as error:
+            raise Unreachable("", f"the reply cannot be read: {error!r}") from None
+
+    def _exchange(self, stream: Stream, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
+        try:
+            reply = stream.exchange(request, until)
+            result = reply if isinstance(reply, Fault) else parse(reply)
+        except BaseException:
+            self._pool.drop(stream)  # whatever it was: what comes late must not answer the next question
+            raise
+        self._frame_limit, self._many_limit = stream.frame_limit, stream.many_limit
+        self._pool.give(stream)
+        if isinstance(result, Fault):
+            raise result
+        return result

@@ -1,0 +1,105 @@
+"""A function that runs only if the question about its call is permitted.
+
+Promises: the question is computed from the call's arguments before the function runs; what cannot be computed, and
+every fault, is `Denied`; the function's own signature stays as it was.
+Never: calls the function of a denied call; gives out a result that an obligation was not applied to, where `apply`
+was asked for. Between the check and the effect lies time: what must be atomic belongs into one system.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+
+from pepcore.core.verdict import Verdict, deny
+from pepcore.errors import BadQuestion, Denied
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def enforced(verdict: Verdict) -> Verdict:
+    """The verdict if it permits. Raises Denied."""
+    if not verdict.permit:
+        raise Denied(verdict)
+    return verdict
+
+
+class Asker:
+    """The question of a guarded function: constants, and callables over parameters of the function, by name."""
+
+    def __init__(self, function: Callable[..., Any], places: dict[str, Any]) -> None:
+        self._signature = inspect.signature(function)
+        self._fixed = {name: place for name, place in places.items() if not callable(place)}
+        self._computed = {name: (place, self._wanted(name, place)) for name, place in places.items() if callable(place)}
+
+    def _wanted(self, name: str, place: Callable[..., Any]) -> list[str]:
+        """Which arguments of the call a callable wants. Raises TypeError when the function is decorated."""
+        wanted = []
+        for parameter in inspect.signature(place).parameters.values():
+            if parameter.name in self._signature.parameters:
+                wanted.append(parameter.name)
+            elif parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            ):
+                raise TypeError(f"guard: `{name}` wants `{parameter.name}`, which is no parameter of the function")
+        return wanted
+
+    def question(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `check` for a call. Raises TypeError for a call that the function does not take."""
+        if not self._computed:
+            return self._fixed
+        call = self._signature.bind(*args, **kwargs)
+        call.apply_defaults()
+        out = dict(self._fixed)
+        for name, (place, wanted) in self._computed.items():
+            try:
+                out[name] = place(**{key: call.arguments[key] for key in wanted})
+            except Exception as error:
+                fault = BadQuestion(name, f"cannot be computed from the call: {error!r}")
+                raise Denied(deny(fault)) from error
+        return out
+
+
+def guarded(
+    function: Callable[P, R],
+    places: dict[str, Any],
+    check: Callable[..., Verdict] | None,
+    acheck: Callable[..., Awaitable[Verdict]] | None,
+    apply: bool,
+) -> Callable[P, R]:
+    """Wrap a function. `check` serves plain functions, `acheck` coroutine functions."""
+    asker = Asker(function, places)
+    if inspect.iscoroutinefunction(function):
+        if acheck is None:
+            _refuse(function, "is async: use `aconnect`")
+        return cast("Callable[P, R]", _guarded_async(function, asker, acheck, apply))
+    if check is None:
+        _refuse(function, "is not async: use `connect`")
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        verdict = enforced(check(**asker.question(args, kwargs)))
+        result = function(*args, **kwargs)
+        return verdict.apply(result) if apply else result
+
+    return call
+
+
+def _guarded_async(
+    function: Callable[..., Awaitable[Any]], asker: Asker, acheck: Callable[..., Awaitable[Verdict]], apply: bool
+) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        verdict = enforced(await acheck(**asker.question(args, kwargs)))
+        result = await function(*args, **kwargs)
+        return verdict.apply(result) if apply else result
+
+    return call
+
+
+def _refuse(function: Callable[..., Any], why: str) -> NoReturn:
+    raise TypeError(f"guard: `{getattr(function, '__qualname__', function)}` {why}")

@@ -1,0 +1,133 @@
+"""One connection to the daemon, blocking, for one request at a time.
+
+Promises: one absolute deadline covers connecting, sending and receiving, however slowly the peer drips and however
+many signals arrive; hello and first request leave in one write; what is not exactly the reply asked for raises.
+Never: stores more than the request's bound; is used again after it raised (the pool closes it).
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import socket
+import time
+
+from pepcore.errors import BadFrame, DeadlinePassed, Fault, Unreachable
+
+from . import frames
+from .place import believe
+
+_CHUNK = 65536
+
+
+class Lost(Exception):
+    """The connection was closed before one byte of the reply came: only then may the question be sent again."""
+
+
+class Stream:
+    """A connection whose hello is still to be sent, or was answered."""
+
+    def __init__(self, path: str, hello: bytes, until: float) -> None:
+        self.greeted = False
+        self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
+        self._hello = hello
+        self._next = 1
+        self._rest = b""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._sock.setblocking(False)
+            self._connect(path, until)
+            believe(self._sock, path)
+            self._poll = select.poll()
+            self._poll.register(self._sock, select.POLLIN)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def _connect(self, path: str, until: float) -> None:
+        while True:
+            try:
+                return self._sock.connect(path)
+            except BlockingIOError:  # the listener's backlog is full: nothing to poll for
+                if time.monotonic() >= until:
+                    raise DeadlinePassed("connect", "the daemon accepts nobody") from None
+                time.sleep(0.001)
+            except OSError as error:
+                raise Unreachable("", f"no daemon at `{path}`: {error.strerror or error}") from None
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def exchange(self, request: frames.Request, until: float) -> bytes | Fault:
+        """Send a request, return the body of its reply, or the fault in an error frame.
+
+        Raises Lost, or a Fault after which the stream is out of order.
+        """
+        self._next += 1
+        number = self._next
+        data = request.frame(number, int((until - time.monotonic()) * 1e6))
+        fresh = not self.greeted
+        self._send(self._hello + data if fresh else data, until)
+        if fresh:
+            body, failed = self._reply(frames.HELLO, 1, 0, frames.REPLY_LIMIT, until)
+            if failed:
+                raise frames.problem(body)
+            limits = frames.welcome(body).limits
+            self.frame_limit = limits.get("frame", self.frame_limit)
+            self.many_limit = max(1, limits.get("many", self.many_limit))
+            self.greeted = True
+        partition = 0 if request.op == frames.STATS else frames.PARTITION
+        body, failed = self._reply(request.op, number, partition, request.limit, until)
+        if self._rest:
+            raise BadFrame("reply", "is followed by bytes that nobody asked for")
+        return frames.problem(body) if failed else body
+
+    def _send(self, data: bytes, until: float) -> None:
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._sock.send(left, socket.MSG_NOSIGNAL) :]
+            except BlockingIOError:
+                self._wait(select.POLLOUT, until)
+            except OSError as error:
+                raise Lost(error.strerror or str(error)) from None
+
+    def _reply(self, op: int, number: int, partition: int, limit: int, until: float) -> tuple[bytes, bool]:
+        data, self._rest = bytearray(self._rest), b""
+        while len(data) < frames.HEADER.size:
+            data += self._receive(until, bool(data) or op != frames.HELLO and not self.greeted)
+        length, failed = frames.body_length(data, op, number, partition, limit)
+        end = frames.HEADER.size + length
+        while len(data) < end:
+            data += self._receive(until, True)
+        self._rest = bytes(data[end:])
+        return bytes(data[frames.HEADER.size : end]), failed
+
+    def _receive(self, until: float, begun: bool) -> bytes:
+        while True:
+            self._wait(select.POLLIN, until)
+            try:
+                data = self._sock.recv(_CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if begun:
+                    raise BadFrame("reply", f"ended in the middle: {error.strerror or error}") from None
+                raise Lost(error.strerror or str(error)) from None
+            if data:
+                return data
+            if begun:
+                raise BadFrame("reply", "ended in the middle")
+            raise Lost("the daemon closed the connection")
+
+    def _wait(self, event: int, until: float) -> None:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise DeadlinePassed("deadline", "no answer came in time")
+        if event != select.POLLIN:
+            poll = select.poll()
+            poll.register(self._sock, event)
+        else:
+            poll = self._poll
+        if not poll.poll(math.ceil(left * 1000)):
+            raise DeadlinePassed("deadline", "no answer came in time")
