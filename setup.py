@@ -1,16 +1,26 @@
 """Two import packages, the compiled units, and the C program `pep`.
 
-`PEPCORE_BUILD` picks the flavour: release (default), debug, trace (Cython line coverage), asan.
+Promises: `pip install .`, `pip install -e .`, a wheel and an sdist all give the same files, and in each of them
+`import pepcore` works from the repository's root and `pep` and `pepcore` are on PATH.
+`PEPCORE_BUILD` picks the flavour: release (default), debug, trace (Cython line coverage), asan. Each flavour has its
+own folder below build/, so that switching back costs no compiling.
+Never: downloads anything, or needs a file that is not in the repository.
 """
 
 import os
+from glob import glob
+
+import setuptools  # noqa: F401  first: it is what brings distutils from Python 3.12 on
+
+# isort: split
 from distutils.ccompiler import new_compiler
 from distutils.command.build_scripts import build_scripts
 from distutils.sysconfig import customize_compiler
-from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 FLAVOUR = os.environ.get("PEPCORE_BUILD", "release")
 CFLAGS = {
@@ -18,9 +28,26 @@ CFLAGS = {
     "debug": ["-O0", "-g3"],
     "trace": ["-O0", "-g1", "-DCYTHON_TRACE=1", "-DCYTHON_TRACE_NOGIL=1", "-DCYTHON_USE_SYS_MONITORING=0"],
     "asan": ["-O1", "-g3", "-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-fno-sanitize-recover"],
-}[FLAVOUR]
+}
+if FLAVOUR not in CFLAGS:
+    raise SystemExit(f"PEPCORE_BUILD is `{FLAVOUR}`: choose one of {', '.join(CFLAGS)}")
 CHECKED = FLAVOUR != "release"
 PROGRAMS = {"pep": ["bindings/c/pep.c"]}
+SOURCES = [
+    "LICENSE",
+    "CHANGELOG.md",
+    ".ci/run",
+    *(f"{folder}/**/*" for folder in ("pepcore", "bindings", "tests", "benchmarks")),
+]
+
+
+class build_units(build_ext):
+    """Leave the compiled units beside their sources too: Python finds the source folder first in the repository."""
+
+    def run(self):
+        super().run()
+        self.force = True  # what lies there may be newer and of another flavour
+        self.copy_extensions_to_source()
 
 
 class build_programs(build_scripts):
@@ -43,11 +70,23 @@ class build_programs(build_scripts):
         return [os.path.join(self.build_dir, name) for name in PROGRAMS]
 
 
+class whole_sdist(sdist):
+    """Ship what is written by hand, tests and bindings included, and nothing that is generated from it."""
+
+    def make_distribution(self):
+        found = {path for pattern in SOURCES for path in glob(pattern, recursive=True) if os.path.isfile(path)}
+        listed = {path for path in self.filelist.files if not path.startswith("build" + os.sep)}
+        self.filelist.files = sorted(
+            path for path in listed | found if not path.endswith((".so", ".pyc")) and "benchmarks/out/" not in path
+        )
+        super().make_distribution()
+
+
 units = [
     Extension(
         path[:-4].replace(os.sep, "."),
         [path],
-        extra_compile_args=[*CFLAGS, "-Wno-unused-function"],
+        extra_compile_args=[*CFLAGS[FLAVOUR], "-Wno-unused-function"],
         extra_link_args=["-fsanitize=address,undefined"] if FLAVOUR == "asan" else [],
     )
     for path in sorted(glob("pepcore/core/*.pyx"))
@@ -56,11 +95,14 @@ units = [
 setup(
     packages=[*find_packages(include=["pepcore*"]), "pepclient"],
     package_dir={"pepclient": "bindings/python/pepclient"},
-    package_data={"": ["*.pyi", "*.pxd", "py.typed", "*.cedar", "*.json", "*.toml", "*.cedarschema"]},
+    package_data={
+        "": ["*.pyi", "*.pxd", "py.typed", "*.cedar", "*.json", "*.toml", "*.cedarschema"],
+        "pepcore.server": ["units/*"],
+    },
     exclude_package_data={"": ["*.c", "*.pyx"]},
     ext_modules=cythonize(
         units,
-        build_dir=f"build/cython-{FLAVOUR}",
+        build_dir=f"build/{FLAVOUR}/cython",
         compiler_directives={
             "language_level": 3,
             "boundscheck": CHECKED,
@@ -71,5 +113,6 @@ setup(
         },
     ),
     scripts=[source for sources in PROGRAMS.values() for source in sources],
-    cmdclass={"build_scripts": build_programs},
+    cmdclass={"build_ext": build_units, "build_scripts": build_programs, "sdist": whole_sdist},
+    options={"build": {"build_base": f"build/{FLAVOUR}"}, "build_ext": {"parallel": os.cpu_count()}},
 )
