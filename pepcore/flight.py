@@ -3,6 +3,8 @@
 Values without behaviour of their own; `enforcer.py` moves them. A flight is one question on its way to the PDP,
 its waiters are the requests that the answer will serve. Stamps (revision, clocks) are written when the question is
 handed to the PDP, never later.
+
+INVARIANT: `waiter.flight is f` if and only if `waiter in f.waiters`; a waiter waits for one flight at most.
 """
 
 from __future__ import annotations
@@ -48,16 +50,19 @@ class Waiter(Struct, eq=False):
     batch: Batch | None = None
     index: int = 0
     again: bool = False
-    """Asked a second time already, because the first answer crossed a revoke or a reload."""
-    done: bool = False
+    """Asked a second time already, because the first answer was too old when it came."""
+    flight: Flight | None = None
+    """What it waits for; None: nothing any more."""
+    timed: bool = False
+    """Has its place among the deadlines."""
 
 
 class Flight(Struct, eq=False):
-    """A question on its way to the PDP, with all who wait for it."""
+    """A question on its way to the PDP, with all who wait for it (in the order they came)."""
 
     partition: Partition
     key: bytes
-    waiters: list[Waiter]
+    waiters: dict[Waiter, None]
     explain: bool = False
     taken: bool = False
     revision: int = 0
@@ -67,23 +72,45 @@ class Flight(Struct, eq=False):
     @property
     def wanted(self) -> bool:
         """Whether anybody still waits."""
-        return any(not w.done for w in self.waiters)
+        return bool(self.waiters)
 
     @property
     def deadline_ns(self) -> int:
         """The latest deadline of those who still wait; 0: nobody does."""
-        return max((w.deadline_ns for w in self.waiters if not w.done), default=0)
+        return max((w.deadline_ns for w in self.waiters), default=0)
+
+
+class Cached(Struct, frozen=True):
+    """A batch item that the cache answered: what `Cache.get` found, and at which revision."""
+
+    stored: tuple[bool, int, int, bytes]
+    revision: int
+
+
+class Said(Struct, frozen=True):
+    """A batch item that the PDP answered."""
+
+    flight: Flight
+    outcome: Decision | Fault
 
 
 class Batch(Struct, eq=False):
-    """The items of one check-many, in the order asked: a body, or what a flight brought for a waiter."""
+    """The items of one check-many, in the order asked, and what is known of each: None is nothing yet, bytes are final.
 
+    Nothing that may grow old is written out before the whole batch is answered.
+    """
+
+    partition: Partition
     to: Any
     request: int
     local: int
     semantic: Semantic
-    outcomes: list[bytes | tuple[Flight, Decision | Fault, Waiter] | None]
+    items: list[bytes | Fault]
+    until_ns: int
+    not_after: int
+    outcomes: list[bytes | Cached | Said | None]
     missing: int = 0
+    rounds: int = 0
 
 
 class Reply(Struct, frozen=True):

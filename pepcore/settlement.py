@@ -2,8 +2,8 @@
 
 Promises: a permit does not outlive the PDP's lifetime, its window, or the configured cap, counted from the moment
 the PDP was asked; obligations that each request must discharge for itself are discharged once per request; those
-that are understood run, also where another one turns the permit into a deny.
-Never: reads a clock; builds a permit (`core.verdict.settle` does).
+that are understood run, also where another one turns the permit into a deny, those that are not do nothing.
+Never: reads a clock; builds a permit (`core.verdict.settle` does); raises for what a PDP said: that is a deny.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from .core.obligation import understood
 from .core.page import Page
-from .core.verdict import Verdict, deny, settle
+from .core.verdict import Verdict, deny, payload, settle
 from .discharge import Rates, window_left_ms
-from .errors import Fault, ObligationFault
+from .errors import Fault, ObligationFault, PdpFault
 from .flight import Flight, Partition, Times
 from .model import Decision, Obligation, Question
 
@@ -33,10 +34,23 @@ def single_use(decision: Decision) -> bool:
     return any(o.type in SINGLE_USE for o in decision.obligations)
 
 
-def outlived(flight: Flight, decision: Decision, now: int) -> bool:
-    """Whether the PDP's own lifetime ended before its answer arrived."""
+def usable(decision: object) -> Decision | Fault:
+    """What a PDP said, or the fault that it is. Types are looked at: a PDP is code that others wrote."""
+    if not isinstance(decision, Decision):
+        return PdpFault("decision", f"is a `{type(decision).__name__}`")
+    if decision.fault:
+        return PdpFault("pdp", str(decision.fault))
     age = decision.max_age_ms
-    return bool(age) and decision.permit is True and flight.asked_ns + (age or 0) * 1_000_000 <= now
+    typed = (
+        isinstance(decision.permit, bool)
+        and isinstance(decision.reason, str)
+        and isinstance(decision.policies, tuple)
+        and all(isinstance(p, str) for p in decision.policies)
+        and isinstance(decision.obligations, tuple)
+        and all(isinstance(o, Obligation) for o in decision.obligations)
+        and (age is None or (isinstance(age, int) and age >= 0))
+    )
+    return decision if typed else PdpFault("decision", "has a member of a type that cannot be")
 
 
 class Settlement:
@@ -56,25 +70,22 @@ class Settlement:
         self.faults[fault.code] = self.faults.get(fault.code, 0) + 1
         return deny(fault, number=next(self._numbers), boot=self.page.boot, revision=self.page.revision)
 
-    def shared(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> Verdict:
-        """The verdict of a decision whose obligations, if any, may be discharged from a cached answer."""
-        permit: object = decision.permit
-        life = self.times.permit_ms if permit is True else self.times.deny_ms
+    def shared(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> tuple[Verdict, bytes]:
+        """The verdict of a decision whose obligations, if any, may be discharged from a cached answer; its payload."""
+        permit = decision.permit
+        life = self.times.permit_ms if permit else self.times.deny_ms
         if decision.max_age_ms is not None:
             life = min(life, decision.max_age_ms)
         expires = flight.asked_ns + life * 1_000_000
         reason = decision.reason
-        try:
-            for o in decision.obligations:
-                if o.type == "window":
-                    left = window_left_ms(o.properties, wall_ms)
-                    if left is not None:
-                        expires = min(expires, now + left * 1_000_000)
-                    elif permit is True:
-                        permit, reason = False, f"outside the window of `{o.id}`"
-                        expires = min(expires, flight.asked_ns + self.times.deny_ms * 1_000_000)
-        except Fault as fault:
-            return self.deny(fault)
+        for o in understood(decision.obligations, flight.partition.handles):
+            if o.type == "window":
+                left = window_left_ms(o.properties, wall_ms)
+                if left is not None:
+                    expires = min(expires, now + left * 1_000_000)
+                elif permit:
+                    permit, reason = False, f"outside the window of `{o.id}`"
+                    expires = min(expires, flight.asked_ns + self.times.deny_ms * 1_000_000)
         verdict = settle(
             permit, reason, decision.policies, decision.obligations, flight.partition.handles,
             number=next(self._numbers), boot=self.page.boot, revision=flight.revision,
@@ -82,15 +93,23 @@ class Settlement:
         )  # fmt: skip
         if verdict.fault:
             self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
-        return verdict
+        try:
+            return verdict, payload(verdict)
+        except (ValueError, TypeError, RecursionError) as error:
+            return self.refusal(PdpFault("decision", f"cannot be written: {error}"))
 
-    def once(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> Verdict:
-        """The verdict of one request, for which rates are taken and notices sent."""
+    def refusal(self, fault: Fault) -> tuple[Verdict, bytes]:
+        """The deny of a fault, and its payload."""
+        verdict = self.deny(fault)
+        return verdict, payload(verdict)
+
+    def once(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> tuple[Verdict, bytes]:
+        """The verdict of one request, for which rates are taken and notices sent; its payload."""
         question = read_question(flight.key)
         subject = f"{question.subject.type}::{question.subject.id}".encode()
         failed: Fault | None = None
         refused = ""
-        for o in decision.obligations:
+        for o in understood(decision.obligations, flight.partition.handles):
             try:
                 if o.type == "rate":
                     key = (flight.partition.number, o.id, subject)
@@ -98,13 +117,12 @@ class Settlement:
                         refused = refused or f"over the rate of `{o.id}`"
                 elif o.type == "notify":
                     self._send(flight.partition, question, o)
-            except ObligationFault as fault:
+            except Exception as error:  # a notifier is code of the host: whatever it raises is a notice not sent
+                fault = error if isinstance(error, Fault) else ObligationFault(o.id, f"`{o.type}` failed: {error!r}")
                 failed = failed or fault
-            except (KeyError, TypeError, ValueError) as error:
-                failed = failed or ObligationFault(o.id, f"`{o.type}` is malformed: {error!r}")
-        if decision.permit is True and failed is not None:
-            return self.deny(failed)
-        if decision.permit is True and refused:
+        if decision.permit and failed is not None:
+            return self.refusal(failed)
+        if decision.permit and refused:
             decision = msgspec.structs.replace(decision, permit=False, reason=refused)
         return self.shared(flight, decision, now, wall_ms)
 

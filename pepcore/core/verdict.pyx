@@ -119,7 +119,7 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
 def deny(fault, *, uint64_t number=0, uint64_t boot=0, uint64_t revision=0):
     """Return the deny that a fault (errors.Fault) stands for."""
     cdef Verdict v = Verdict.__new__(Verdict)
-    v.fault, v.error = fault.code, f"{_names[fault.code]}: {fault}"
+    v.fault, v.error = fault.code, f"{_names[fault.code]}: {fault}".encode("utf-8", "replace").decode()
     v.number, v.boot, v.revision = number, boot, revision
     return v
 
@@ -174,12 +174,14 @@ def body(Verdict v not None, bytes payload not None, int64_t now, int64_t limit_
     return (<const char*> fixed)[:VERDICT] + payload
 
 
-def stored_body(tuple stored not None, *, int64_t now, uint64_t boot, uint64_t revision):
+def stored_body(tuple stored not None, *, int64_t now, uint64_t boot, uint64_t revision, int64_t limit_ms=-1):
     """Return the body of what `Cache.get` found, for an answer that is not sent by the gate."""
     cdef unsigned char fixed[VERDICT]
     permit, number, expires, payload = stored
-    write_fixed(fixed, permit, 0, True, <uint32_t> min((<int64_t> expires - now) // 1000000, 0xFFFFFFFF),
-                len(payload), number, boot, revision)
+    cdef int64_t left = max((<int64_t> expires - now) // 1000000, 0)
+    if 0 <= limit_ms < left:
+        left = limit_ms
+    write_fixed(fixed, permit, 0, True, <uint32_t> min(left, 0xFFFFFFFF), len(payload), number, boot, revision)
     return (<const char*> fixed)[:VERDICT] + payload
 
 

@@ -1,0 +1,87 @@
+"""Batches: what of a check-many is known, what has to be asked, and its answer in order.
+
+Promises: a cached item is served and only misses are asked, none behind a cached item that ends the batch; nothing
+is written out before the whole batch is answered, so that what grew old meanwhile is found and asked once more; an
+item behind the one that ends the batch is neither answered nor discharged.
+Never: waits or asks (`enforcer.py` does); builds a permit. A batch is not a snapshot.
+"""
+
+from __future__ import annotations
+
+from . import freshness
+from .core.cache import Cache
+from .core.page import Page
+from .core.verdict import body, stored_body
+from .errors import Expired, Fault, Stale
+from .flight import Batch, Cached, Said, Times
+from .settlement import Settlement, single_use
+from .wire import Semantic
+
+TOO_OLD = "two answers in a row were too old when they came: ask again"
+
+
+class Batches:
+    """What an enforcer knows about batches; `settlement` builds the verdicts of their items."""
+
+    def __init__(self, cache: Cache, page: Page, settlement: Settlement) -> None:
+        self.cache, self.page, self.settlement = cache, page, settlement
+
+    def missing(self, batch: Batch, times: Times, now: int) -> list[tuple[int, bytes]]:
+        """The items that the PDP has to be asked about, now that the cache was asked about each."""
+        found: list[tuple[int, bytes]] = []
+        for i, item in enumerate(batch.items):
+            outcome = batch.outcomes[i]
+            if outcome is None or not freshness.holds(outcome, times, self.page.revision, now):
+                outcome = batch.outcomes[i] = self._known(batch, item, now)
+            if outcome is None and isinstance(item, bytes):
+                found.append((i, item))
+            elif isinstance(outcome, Cached):
+                if ends(batch.semantic, outcome.stored[0]):
+                    break
+            elif isinstance(outcome, bytes) and ends(batch.semantic, False):
+                break
+        return found
+
+    def _known(self, batch: Batch, item: bytes | Fault, now: int) -> bytes | Cached | None:
+        """What is known of an item without the PDP: its fault, or what the cache holds."""
+        if isinstance(item, Fault):
+            return self._deny(item, now)
+        stored = self.cache.get(batch.partition.number, item, now, self.page.revision)
+        return Cached(stored, self.page.revision) if stored else None
+
+    def bodies(self, batch: Batch, now: int, wall_ms: int) -> list[bytes]:
+        """The answer: verdict bodies in order, up to the one that ends the batch."""
+        bodies: list[bytes] = []
+        left = freshness.left_ms(batch.not_after, wall_ms)
+        for outcome in batch.outcomes:
+            if not isinstance(outcome, bytes) and left == 0:
+                fault = Expired("not_after", "the caller's own permission has ended")
+                bodies.append(self._deny(fault, now))
+            else:
+                bodies.append(self._body(outcome, now, wall_ms, left))
+            if ends(batch.semantic, bodies[-1][0] == 1):
+                break
+        return bodies
+
+    def _body(self, outcome: bytes | Cached | Said | None, now: int, wall_ms: int, left: int) -> bytes:
+        if outcome is None:
+            return self._deny(Stale("", TOO_OLD), now)
+        if isinstance(outcome, bytes):
+            return outcome
+        if isinstance(outcome, Cached):
+            boot = self.page.boot
+            return stored_body(outcome.stored, now=now, boot=boot, revision=outcome.revision, limit_ms=left)
+        if isinstance(outcome.outcome, Fault):
+            return self._deny(outcome.outcome, now)
+        settled = self.settlement.once if single_use(outcome.outcome) else self.settlement.shared
+        return body(*settled(outcome.flight, outcome.outcome, now, wall_ms), now, left)
+
+    def _deny(self, fault: Fault, now: int) -> bytes:
+        return body(*self.settlement.refusal(fault), now)
+
+
+def ends(semantic: Semantic, permit: bool) -> bool:
+    """Whether an item with this answer ends its batch (AuthZEN 1.0, section 7.1.2.1)."""
+    return (semantic is Semantic.deny_on_first_deny and not permit) or (
+        semantic is Semantic.permit_on_first_permit and permit
+    )
