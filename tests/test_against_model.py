@@ -1,0 +1,176 @@
+"""The compiled core equals the reference model (tests/model/pep.py): a Hypothesis state machine and a seeded generator.
+
+`PEPCORE_HISTORIES=1000000 pytest tests/test_against_model.py` plays a million histories; `PEPCORE_SEED` repeats one run.
+"""
+
+import os
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.model import pep
+from tests.model.both import KEYS, PARTITIONS, Both, Differs
+
+HISTORIES = int(os.environ.get("PEPCORE_HISTORIES", "2000"))
+SEED = int(os.environ.get("PEPCORE_SEED", "0")) or random.SystemRandom().getrandbits(48)
+
+peers = st.integers(0, len(PARTITIONS) - 1)
+keys = st.integers(0, len(KEYS) - 1)
+
+
+class Histories(RuleBasedStateMachine):
+    """Calls in any order; after each, the core and the model have to look the same."""
+
+    @initialize(slots=st.sampled_from([8, 16, 32]), blocks=st.integers(4, 60), quota=st.sampled_from([0.3, 0.6, 1.0]))
+    def start(self, slots: int, blocks: int, quota: float) -> None:
+        self.both = Both(slots, blocks, quota)
+
+    @rule(
+        peer=peers,
+        key=keys,
+        deadline=st.sampled_from([0, 20, 200]),
+        token=st.none() | st.integers(-5, 500),
+        ahead=st.integers(-1, 1),
+    )
+    def check(self, peer: int, key: int, deadline: int, token: int | None, ahead: int) -> None:
+        self.both.check(peer, key, deadline, token, ahead)
+
+    @rule(peer=peers, key=keys, permit=st.booleans(), size=st.sampled_from([0, 1, 60, 200]))
+    def check_and_answer(self, peer: int, key: int, permit: bool, size: int) -> None:
+        self.both.check(peer, key)
+        self.both.take()
+        self.both.answer(-1, permit, size=size)
+
+    @rule()
+    def take(self) -> None:
+        self.both.take()
+
+    @rule(
+        nth=st.integers(0, 3),
+        permit=st.booleans(),
+        age=st.sampled_from([None, 0, 15, 1000]),
+        size=st.sampled_from([0, 1, 60, 200]),
+        fault=st.integers(0, 4).map(lambda n: n == 0),
+    )
+    def answer(self, nth: int, permit: bool, age: int | None, size: int, fault: bool) -> None:
+        self.both.answer(nth, permit, age, size, fault)
+
+    @rule(ms=st.sampled_from([1, 10, 60, 300]), jump=st.sampled_from([0, 0, -1000, 1000]))
+    def pass_time(self, ms: int, jump: int) -> None:
+        self.both.pass_time(ms, jump)
+
+    @rule()
+    def tick(self) -> None:
+        self.both.tick()
+
+    @rule()
+    def reload(self) -> None:
+        self.both.reload()
+
+    @rule(peer=peers)
+    def gone(self, peer: int) -> None:
+        self.both.gone(peer)
+
+    @invariant()
+    def they_agree(self) -> None:
+        if hasattr(self, "both"):
+            self.both.compare()
+
+
+Histories.TestCase.settings = settings(
+    max_examples=2000, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestTheCoreEqualsTheModelInEveryHistoryThatHypothesisFinds = Histories.TestCase
+
+
+def history(seed: int) -> None:
+    """Play one seeded history; raises Differs."""
+    r = random.Random(seed)  # noqa: S311
+    both = Both(r.choice((8, 16, 32)), r.randint(4, 60), r.choice((0.3, 0.6, 1.0)), r.getrandbits(64))
+    near = r.sample(range(len(KEYS)), r.randint(2, len(KEYS)))
+    ages, sizes = (None, None, 0, 15, 1000), (0, 1, 60, 200)
+    for _ in range(r.randint(5, 40)):
+        n = r.random()
+        if n < 0.35:
+            both.check(r.randrange(len(PARTITIONS)), r.choice(near))
+            both.take()
+            both.answer(-1, n < 0.25, size=r.choice(sizes))
+        elif n < 0.55:
+            token = r.randint(-5, 500) if n < 0.42 else None
+            both.check(r.randrange(4), r.choice(near), r.choice((0, 20, 200, 200)), token, r.choice((-1, -1, 0, 1)))
+        elif n < 0.67:
+            both.take()
+        elif n < 0.82:
+            both.answer(r.randrange(4), n < 0.78, r.choice(ages), r.choice(sizes), r.random() < 0.1)
+        elif n < 0.90:
+            both.pass_time(r.choice((1, 10, 60, 300)), r.choice((0, 0, 0, -1000, 1000)))
+        elif n < 0.94:
+            both.tick()
+        elif n < 0.98:
+            both.reload()
+        else:
+            both.gone(r.randrange(4))
+        both.compare()
+
+
+def run(count: int, seed: int) -> None:
+    for n in range(count):
+        try:
+            history(seed + n)
+        except Differs as error:
+            raise Differs(
+                f"history {n}, repeat it with PEPCORE_SEED={seed + n} PEPCORE_HISTORIES=1: {error}"
+            ) from error
+
+
+def test_the_compiled_core_equals_the_reference_model_on_seeded_random_histories():
+    print(f"seed {SEED}, {HISTORIES} histories")
+    run(HISTORIES, SEED)
+
+
+def hand_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = pep.Cache.victim
+
+    def moved(self: pep.Cache, n: int, owner: int | None = None) -> int | None:
+        at = victim(self, n, owner)
+        self.hands[n] = (self.hands[n] - 1) % pep.WAYS
+        return at
+
+    monkeypatch.setattr(pep.Cache, "victim", moved)
+
+
+def stale_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pep.Entry, "dead", lambda self, now, revision: self.expires <= now)
+
+
+def lives_a_tick_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pep.Entry, "dead", lambda e, now, revision: e.expires < now or e.revision != revision)
+
+
+def follower_joins_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pepcore.freshness.may_join", lambda flight, revision: True)
+
+
+def partition_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = pep.Cache.find
+    monkeypatch.setattr(
+        pep.Cache,
+        "find",
+        lambda self, p, key, *rest: next((e for q in (p, 1, 2, 3, 4) if (e := find(self, q, key, *rest))), None),
+    )
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [hand_moves_on, stale_is_served, lives_a_tick_longer, follower_joins_anything, partition_is_no_part_of_the_key],
+)
+def test_the_generator_first_finds_a_planted_difference(
+    monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]
+):
+    plant(monkeypatch)
+    with pytest.raises(Differs):
+        run(3000, 1)
