@@ -1,0 +1,39 @@
+from libc.stdint cimport int64_t, uint64_t, uint8_t
+
+from cpython.object cimport PyObject
+
+from .page cimport Page
+from .verdict cimport Verdict
+
+cdef enum:
+    WAYS = 8
+
+cdef struct Entry:              # 64 bytes: one cache line
+    uint64_t hash
+    PyObject* subject           # all owned; verdict NULL: a hole
+    PyObject* action
+    PyObject* resource
+    PyObject* context           # a dict of exact str to exact str, int, bool, float; NULL: none
+    PyObject* verdict
+    int64_t expires             # CLOCK_BOOTTIME
+    uint64_t revision           # read before the PDP was asked
+
+cdef struct Set:
+    uint8_t visited             # one bit for each way
+    uint8_t hand
+
+
+cdef class Local:
+    cdef Entry* entries
+    cdef Set* sets
+    cdef uint64_t mask          # sets - 1
+    cdef object miss
+    cdef readonly Page page
+    cdef readonly uint64_t hits
+    cdef readonly uint64_t misses
+    cdef readonly uint64_t evictions
+    cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept
+    cdef object ask(self, object s, object a, object r, object context)
+    cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1
+    cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,
+                   int64_t now) noexcept

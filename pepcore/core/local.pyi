@@ -1,0 +1,33 @@
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, final
+
+from ..model import Action, Entity
+from .page import Page
+from .verdict import Verdict
+
+@final
+class Local:
+    def __new__(cls, page: Page, miss: Callable[..., Verdict], *, slots: int = 8192) -> Local: ...
+    @property
+    def page(self) -> Page: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    def check(
+        self,
+        subject: str | Entity | Mapping[str, Any],
+        action: str | Action | Mapping[str, Any],
+        resource: str | Entity | Mapping[str, Any],
+        context: Mapping[str, Any] | None = None,
+        *,
+        on_behalf_of: Sequence[str | Entity | Mapping[str, Any]] = (),
+        not_after: datetime | float | None = None,
+        min_revision: tuple[int, int] | Verdict | None = None,
+    ) -> Verdict: ...
+    def clear(self) -> None: ...
+    def renew(self, page: Page) -> None: ...
+    def usage(self) -> dict[str, int]: ...

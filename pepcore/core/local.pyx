@@ -1,0 +1,316 @@
+"""The table of an embedded PEP: a hit costs no more than `functools.lru_cache`.
+
+Promises: an answer is served only for equal strings and a context of equal keys, exact types and values (1 is neither
+True nor 1.0, -0.0 is not 0.0), before it expires on CLOCK_BOOTTIME, at the page's revision. A lookup probes one set
+of 8 whatever the keys are; memory is bounded: long keys and answers without a lifetime are not kept.
+Never: runs Python code on a hit, so that a hit is atomic under the GIL; keeps a reference to a context that its
+caller can change; builds a permit (it keeps what `verdict.settle` built).
+`check` is exported as it is: one Python method around it would cost more than the lookup.
+
+INVARIANT: an entry's verdict carries no fault, and its revision was read before the PDP was asked.
+"""
+
+cimport cython
+from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
+from cpython.long cimport PyLong_CheckExact
+from cpython.object cimport PyObject, PyObject_RichCompareBool, Py_EQ
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_GET_LENGTH
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memset
+
+from .page cimport Page, unchanged
+from .verdict cimport Verdict, cached_copy
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_BOOTTIME
+    int clock_gettime(int, timespec*)
+
+cdef extern from *:
+    """
+    /* An exact str keeps its hash, once it was computed; that runs no Python code. */
+    static inline Py_hash_t pep_str_hash(PyObject* s) {
+        Py_hash_t h = ((PyASCIIObject*)s)->hash;
+        return h != -1 ? h : PyObject_Hash(s);
+    }
+    /* Strings in the compact form, which every exact str has, are equal if kind, length and bytes are. */
+    static inline int pep_same_str(PyObject* a, PyObject* b) {
+        if (a == b) return 1;
+        if (PyUnicode_GET_LENGTH(a) != PyUnicode_GET_LENGTH(b) || PyUnicode_KIND(a) != PyUnicode_KIND(b)) return 0;
+        return memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b),
+                      (size_t)PyUnicode_GET_LENGTH(a) * (size_t)PyUnicode_KIND(a)) == 0;
+    }
+    """
+    Py_hash_t pep_str_hash(PyObject*) noexcept
+    bint pep_same_str(PyObject*, PyObject*) noexcept
+    Py_hash_t PyObject_Hash(PyObject*) noexcept
+    Py_ssize_t PyDict_GET_SIZE(PyObject*) noexcept
+
+cdef enum:
+    MAX_TEXT = 1024             # characters of a key, all together
+    MAX_MEMBERS = 16            # of a context
+    MAX_SETS = 1 << 20
+
+
+cdef inline int64_t boottime() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_BOOTTIME, &t)
+    return <int64_t> t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef inline uint64_t mix(uint64_t a, uint64_t b, uint64_t c) noexcept nogil:
+    cdef uint64_t h = a * 0x9E3779B185EBCA87ULL
+    h = (h ^ (h >> 29)) + b
+    h *= 0xC2B2AE3D27D4EB4FULL
+    h = (h ^ (h >> 31)) + c
+    h *= 0x165667B19E3779F9ULL
+    return h ^ (h >> 32)
+
+
+cdef inline bint is_plain(PyObject* value) noexcept:
+    """Whether hashing and comparing this value runs no Python code and equal values are one value on the wire."""
+    return (
+        PyUnicode_CheckExact(<object> value) or value == <PyObject*> True or value == <PyObject*> False
+        or PyLong_CheckExact(<object> value) or PyFloat_CheckExact(<object> value)
+    )
+
+
+cdef uint64_t context_hash(PyObject* context) noexcept:
+    """A sum over the pairs, so that their order does not matter; 0 where a key or a value is not plain."""
+    cdef Py_ssize_t at = 0
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef uint64_t pair, out = 0x51ED270B
+    if not PyDict_CheckExact(<object> context) or PyDict_GET_SIZE(context) > MAX_MEMBERS:
+        return 0
+    while PyDict_Next(<object> context, &at, &key, &value):
+        if not PyUnicode_CheckExact(<object> key) or not is_plain(value):
+            return 0
+        pair = <uint64_t> pep_str_hash(key) * 0x9E3779B185EBCA87ULL ^ <uint64_t> PyObject_Hash(value)
+        out += (pair ^ (pair >> 31)) * 0xC2B2AE3D27D4EB4FULL
+    return out | 1
+
+
+cdef bint same_value(PyObject* a, PyObject* b) noexcept:
+    """Equal in type and value, bit by bit for floats; both are plain."""
+    cdef double x, y
+    if a == b:
+        return True
+    if type(<object> a) is not type(<object> b):
+        return False
+    if PyUnicode_CheckExact(<object> a):
+        return pep_same_str(a, b)
+    if PyFloat_CheckExact(<object> a):
+        x, y = PyFloat_AS_DOUBLE(<object> a), PyFloat_AS_DOUBLE(<object> b)
+        return memcmp(&x, &y, sizeof(double)) == 0
+    return PyLong_CheckExact(<object> a) and same_int(a, b)
+
+
+cdef bint same_int(PyObject* a, PyObject* b) noexcept:
+    return PyObject_RichCompareBool(<object> a, <object> b, Py_EQ) == 1
+
+
+cdef bint same_context(PyObject* a, PyObject* b) noexcept:
+    """Both are plain: exact str keys, so that a lookup runs no Python code."""
+    cdef Py_ssize_t at = 0
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef PyObject* other
+    if a == NULL or b == NULL:
+        return a == b
+    if PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b):
+        return False
+    while PyDict_Next(<object> a, &at, &key, &value):
+        other = PyDict_GetItemWithError(<object> b, <object> key)
+        if other == NULL or not same_value(value, other):
+            return False
+    return True
+
+
+cdef inline bint is_key(const Entry* e, uint64_t hash, PyObject* s, PyObject* a, PyObject* r,
+                        PyObject* context) noexcept:
+    return (
+        e.hash == hash and e.verdict != NULL and pep_same_str(e.subject, s) and pep_same_str(e.action, a)
+        and pep_same_str(e.resource, r) and same_context(e.context, context)
+    )
+
+
+cdef Py_ssize_t text_of(object s, object a, object r, object context) except -1:
+    """Characters that a key would hold on to; an int counts by its size."""
+    cdef Py_ssize_t n = PyUnicode_GET_LENGTH(s) + PyUnicode_GET_LENGTH(a) + PyUnicode_GET_LENGTH(r)
+    if context is not None:
+        for key, value in (<dict> context).items():
+            n += PyUnicode_GET_LENGTH(key)
+            if PyUnicode_CheckExact(value):
+                n += PyUnicode_GET_LENGTH(value)
+            elif PyLong_CheckExact(value):
+                n += value.bit_length() // 8
+    return n
+
+
+cdef void drop(Entry* e) noexcept:
+    """Empty an entry. What it held is let go last, since that may run a finalizer."""
+    cdef Entry old = e[0]
+    memset(e, 0, sizeof(Entry))
+    Py_XDECREF(old.subject)
+    Py_XDECREF(old.action)
+    Py_XDECREF(old.resource)
+    Py_XDECREF(old.context)
+    Py_XDECREF(old.verdict)
+
+
+@cython.final
+cdef class Local:
+    """`miss(subject, action, resource, context, on_behalf_of, not_after, min_revision)` returns the verdict of what is
+    not in the table. `slots` is rounded up to a power of two, at least 8."""
+
+    def __cinit__(self, Page page not None, miss, *, size_t slots=8192):
+        cdef size_t sets = 1
+        while sets * WAYS < slots and sets < MAX_SETS:
+            sets *= 2
+        self.page, self.miss, self.mask = page, miss, sets - 1
+        self.entries = <Entry*> calloc(sets * WAYS, sizeof(Entry))
+        self.sets = <Set*> calloc(sets, sizeof(Set))
+        if self.entries == NULL or self.sets == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef size_t i
+        if self.entries != NULL:
+            for i in range((self.mask + 1) * WAYS):
+                drop(&self.entries[i])
+        free(self.entries)
+        free(self.sets)
+
+    @cython.binding(False)
+    def check(self, subject, action, resource, context=None, *, on_behalf_of=(), not_after=None, min_revision=None):
+        """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+        cdef PyObject* c = NULL
+        cdef uint64_t of_context = 0
+        cdef Entry* e
+        if (
+            not_after is not None or min_revision is not None
+            or not PyTuple_CheckExact(on_behalf_of) or PyTuple_GET_SIZE(on_behalf_of) != 0
+            or not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
+            or not PyUnicode_CheckExact(resource)
+        ):
+            return self.miss(subject, action, resource, context, on_behalf_of, not_after, min_revision)
+        if context is not None:
+            c = <PyObject*> context
+            of_context = context_hash(c)
+            if of_context == 0:
+                return self.miss(subject, action, resource, context, on_behalf_of, not_after, min_revision)
+            if PyDict_GET_SIZE(c) == 0:
+                c, of_context = NULL, 0
+        e = self.find(
+            mix(<uint64_t> pep_str_hash(<PyObject*> subject), <uint64_t> pep_str_hash(<PyObject*> action),
+                <uint64_t> pep_str_hash(<PyObject*> resource) ^ of_context),
+            <PyObject*> subject, <PyObject*> action, <PyObject*> resource, c,
+        )
+        if e != NULL:
+            self.hits += 1
+            return <object> e.verdict
+        return self.ask(subject, action, resource, None if c == NULL else context)
+
+    cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept:
+        """The entry of this question if it still stands, or NULL."""
+        cdef Entry* e = self.entries + (hash & self.mask) * WAYS
+        cdef int way
+        for way in range(WAYS):
+            if is_key(e, hash, s, a, r, context):
+                if not unchanged(self.page, e.revision) or e.expires <= boottime():
+                    return NULL
+                self.sets[hash & self.mask].visited |= 1 << way
+                return e
+            e += 1
+        return NULL
+
+    cdef object ask(self, object s, object a, object r, object context):
+        """Ask, and keep the answer under a copy of the context that was asked about."""
+        cdef uint64_t of_context = 0
+        cdef object copy = None
+        self.misses += 1
+        if context is not None:
+            copy = PyDict_Copy(context)
+            of_context = context_hash(<PyObject*> copy)
+            if of_context == 0:
+                return self.miss(s, a, r, copy, (), None, None)
+        said = self.miss(s, a, r, copy, (), None, None)
+        if type(said) is Verdict and text_of(s, a, r, copy) <= MAX_TEXT:
+            self.keep(
+                mix(<uint64_t> pep_str_hash(<PyObject*> s), <uint64_t> pep_str_hash(<PyObject*> a),
+                    <uint64_t> pep_str_hash(<PyObject*> r) ^ of_context),
+                s, a, r, copy, <Verdict> said,
+            )
+        return said
+
+    cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1:
+        """Keep an answer that will still be asked for: no fault, some lifetime, at the page's revision."""
+        cdef Set* state = self.sets + (hash & self.mask)
+        cdef PyObject* c = NULL if context is None else <PyObject*> context
+        cdef Verdict shared = cached_copy(v)
+        cdef Entry* e
+        cdef int64_t now = boottime()
+        cdef int place
+        if v.fault != 0 or v.expires_ns <= now or not unchanged(self.page, v.revision):
+            return 0
+        place = self.place(hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c, now)
+        e = self.entries + (hash & self.mask) * WAYS + place
+        drop(e)
+        state.visited &= ~(1 << place)
+        Py_INCREF(s)
+        Py_INCREF(a)
+        Py_INCREF(r)
+        Py_INCREF(shared)
+        if c != NULL:
+            Py_INCREF(context)
+        e.hash, e.subject, e.action, e.resource, e.context = hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c
+        e.expires, e.revision, e.verdict = v.expires_ns, v.revision, <PyObject*> shared
+        return 0
+
+    cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,
+                   int64_t now) noexcept:
+        """The way for an answer: that of the same question, one that is dead, or what the hand finds not visited."""
+        cdef Entry* set = self.entries + (hash & self.mask) * WAYS
+        cdef Set* state = self.sets + (hash & self.mask)
+        cdef int way, dead = -1
+        for way in range(WAYS):
+            if is_key(set + way, hash, s, a, r, context):
+                return way
+            if set[way].verdict == NULL or set[way].expires <= now or not unchanged(self.page, set[way].revision):
+                dead = way
+        if dead >= 0:
+            return dead
+        self.evictions += 1
+        while True:                     # at most twice around: the first turn clears every bit
+            way = state.hand
+            state.hand = (way + 1) % WAYS
+            if not state.visited & (1 << way):
+                return way
+            state.visited &= ~(1 << way)
+
+    def renew(self, Page page not None):
+        """Another life of the counters, as in a forked child: start empty."""
+        self.page = page
+        self.clear()
+
+    def clear(self):
+        """Let go of everything."""
+        cdef size_t i
+        for i in range((self.mask + 1) * WAYS):
+            drop(&self.entries[i])
+
+    def usage(self):
+        """Return the counters and what is held."""
+        cdef size_t i
+        cdef uint64_t held = 0
+        for i in range((self.mask + 1) * WAYS):
+            held += self.entries[i].verdict != NULL
+        return {"hits": self.hits, "misses": self.misses, "evictions": self.evictions, "entries": held,
+                "slots": (self.mask + 1) * WAYS}
