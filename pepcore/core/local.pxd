@@ -13,7 +13,7 @@ cdef struct Entry:              # 64 bytes: one cache line
     PyObject* subject           # all owned; verdict NULL: a hole
     PyObject* action
     PyObject* resource
-    PyObject* context           # a dict of exact str to exact str, int, bool, float; NULL: none
+    PyObject* context           # a dict of exact str to exact str, int or bool; NULL: none
     PyObject* verdict
     int64_t expires             # CLOCK_BOOTTIME
     uint64_t revision           # read before the PDP was asked

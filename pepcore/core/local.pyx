@@ -1,8 +1,9 @@
 """The table of an embedded PEP: a hit costs no more than `functools.lru_cache`.
 
-Promises: an answer is served only for equal strings and a context of equal keys, exact types and values (1 is neither
-True nor 1.0, -0.0 is not 0.0), before it expires on CLOCK_BOOTTIME, at the page's revision. A lookup probes one set
-of 8 whatever the keys are; memory is bounded: long keys and answers without a lifetime are not kept.
+Promises: an answer is served only for equal strings and a context of equal keys, exact types and values (1 is not
+True), before it expires on CLOCK_BOOTTIME, at the page's revision. A lookup probes one set of 8 whatever the keys
+are; memory is bounded: long keys and answers without a lifetime are not kept. A context with other values than str,
+int and bool is asked every time.
 Never: runs Python code on a hit, so that a hit is atomic under the GIL; keeps a reference to a context that its
 caller can change; builds a permit (it keeps what `verdict.settle` built).
 `check` is exported as it is: one Python method around it would cost more than the lookup.
@@ -11,10 +12,10 @@ INVARIANT: an entry's verdict carries no fault, and its revision was read before
 """
 
 cimport cython
+from cpython.bool cimport PyBool_Check
 from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next
-from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyObject, PyObject_RichCompareBool, Py_EQ
+from cpython.object cimport PyObject, Py_EQ
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_GET_LENGTH
@@ -49,7 +50,8 @@ cdef extern from *:
     """
     Py_hash_t pep_str_hash(PyObject*) noexcept
     bint pep_same_str(PyObject*, PyObject*) noexcept
-    Py_hash_t PyObject_Hash(PyObject*) noexcept
+    Py_hash_t PyObject_Hash(PyObject*) noexcept                        # of a str, int or bool: cannot fail
+    int PyObject_RichCompareBool(PyObject*, PyObject*, int) noexcept    # of two ints: cannot fail
     Py_ssize_t PyDict_GET_SIZE(PyObject*) noexcept
 
 cdef enum:
@@ -76,8 +78,7 @@ cdef inline uint64_t mix(uint64_t a, uint64_t b, uint64_t c) noexcept nogil:
 cdef inline bint is_plain(PyObject* value) noexcept:
     """Whether hashing and comparing this value runs no Python code and equal values are one value on the wire."""
     return (
-        PyUnicode_CheckExact(<object> value) or value == <PyObject*> True or value == <PyObject*> False
-        or PyLong_CheckExact(<object> value) or PyFloat_CheckExact(<object> value)
+        PyUnicode_CheckExact(<object> value) or PyLong_CheckExact(<object> value) or PyBool_Check(<object> value)
     )
 
 
@@ -98,22 +99,15 @@ cdef uint64_t context_hash(PyObject* context) noexcept:
 
 
 cdef bint same_value(PyObject* a, PyObject* b) noexcept:
-    """Equal in type and value, bit by bit for floats; both are plain."""
-    cdef double x, y
+    """Equal in type and value; both are plain."""
     if a == b:
         return True
-    if type(<object> a) is not type(<object> b):
-        return False
-    if PyUnicode_CheckExact(<object> a):
+    if PyUnicode_CheckExact(<object> a) and PyUnicode_CheckExact(<object> b):
         return pep_same_str(a, b)
-    if PyFloat_CheckExact(<object> a):
-        x, y = PyFloat_AS_DOUBLE(<object> a), PyFloat_AS_DOUBLE(<object> b)
-        return memcmp(&x, &y, sizeof(double)) == 0
-    return PyLong_CheckExact(<object> a) and same_int(a, b)
-
-
-cdef bint same_int(PyObject* a, PyObject* b) noexcept:
-    return PyObject_RichCompareBool(<object> a, <object> b, Py_EQ) == 1
+    return (
+        PyLong_CheckExact(<object> a) and PyLong_CheckExact(<object> b)
+        and PyObject_RichCompareBool(a, b, Py_EQ) == 1
+    )
 
 
 cdef bint same_context(PyObject* a, PyObject* b) noexcept:
