@@ -108,18 +108,25 @@ class Embedded:
         """What the table does not answer. Never raises but for interrupts."""
         try:
             key = canonical(subject, action, resource, context, on_behalf_of)
-            until = -1 if not_after is None else unix_ms(not_after)
-            self._meets(None if least is None else boot_and_revision(least))
-            return self._decide(key, until)
+            return self._decide(key, self._bounds(not_after, least))
         except Fault as fault:
-            return deny(fault, boot=self._page.boot, revision=self._page.revision)
+            return self._deny(fault)
         except Exception as error:
-            fault = PdpFault("", f"the question cannot be decided: {error!r}")
-            return deny(fault, boot=self._page.boot, revision=self._page.revision)
+            return self._deny(PdpFault("", f"the question cannot be decided: {error!r}"))
 
-    def _meets(self, least: tuple[int, int] | None) -> None:
-        if least is not None and least[0] == self._page.boot and least[1] > self._page.revision:
-            raise Stale("min_revision", "this process has not seen that revision yet")
+    def _deny(self, fault: Fault) -> Verdict:
+        return deny(fault, boot=self._page.boot, revision=self._page.revision)
+
+    def _bounds(self, not_after: Any, least: Any) -> int:
+        """`not_after` in Unix milliseconds, -1: none. Raises Fault where the request's own bounds are not met."""
+        if least is not None:
+            boot, revision = boot_and_revision(least)
+            if boot == self._page.boot and revision > self._page.revision:
+                raise Stale("min_revision", "this process has not seen that revision yet")
+        until = -1 if not_after is None else unix_ms(not_after)
+        if 0 <= until <= _clocks()[1]:
+            raise Expired("not_after", "the caller's own permission has ended")
+        return until
 
     def _decide(self, key: bytes, not_after: int) -> Verdict:
         """One question through the enforcer: its cache, then Cedar."""
@@ -128,8 +135,6 @@ class Embedded:
             raise DeadlinePassed("deadline", "another thread was still deciding")
         try:
             now, wall = _clocks()
-            if 0 <= not_after <= wall:
-                raise Expired("not_after", "the caller's own permission has ended")
             stored = self._enforcer.cache.get(1, key, now, self._page.revision)
             if stored is None:
                 return self._evaluate(key, not_after, now, wall)
@@ -168,13 +173,13 @@ class Embedded:
                     subject, action, resource, context, chain = parts(item)
                     verdict = self.check(subject, action, resource, context, on_behalf_of=chain)
                 except Fault as fault:
-                    verdict = deny(fault, boot=self._page.boot, revision=self._page.revision)
+                    verdict = self._deny(fault)
                 out.append(verdict)
                 if ends(code, verdict.permit):
                     break
         except Exception as error:
-            fault = error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}")
-            out.append(deny(fault))
+            broken = error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}")
+            out.append(self._deny(broken))
         return out
 
     def enforce(
@@ -235,9 +240,12 @@ class Embedded:
         context: Context | None = None,
         *,
         on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
     ) -> dict[str, Any]:
         """How a question would be decided, for people: never enforce it. Raises Fault."""
         key = canonical(subject, action, resource, context, on_behalf_of)
+        self._bounds(not_after, min_revision)
         now, wall = _clocks()
         with self._lock:
             told = self._pdp.explain(read_question(key), wall)
@@ -277,9 +285,10 @@ def embedded(
     *,
     handles: Collection[str] = (),
 ) -> Embedded:
-    """A PEP inside this process. `policies`: a file, a folder of `*.cedar`, or Cedar text; `entities`: a path or a list.
+    """A PEP inside this process.
 
-    `handles` are the obligation types that the caller discharges. Raises ConfigError or PolicyError.
+    `policies`: a file, a folder of `*.cedar`, or Cedar text; `entities`: a path or a list. `handles` are the
+    obligation types that the caller discharges. Raises ConfigError or PolicyError.
     """
     return Embedded(policies, entities, schema, handles=handles)
 

@@ -80,6 +80,11 @@ class Batch:
                 if ends(self.semantic, False):
                     break
 
+    def reader(self, count: int, handles: frozenset[str]) -> Callable[[bytes], list[Verdict]]:
+        """What reads the reply to the next `count` questions, of which the clock starts now."""
+        now = boottime_ns()
+        return lambda body: frames.read_many(body, count, self.semantic, handles, now)
+
     def failed(self, fault: Fault, verdicts: list[Verdict]) -> list[Verdict]:
         """The batch where nothing more can be learned: every question not answered yet is a deny."""
         missing = len(self.send) - len(verdicts)
@@ -151,16 +156,12 @@ class Client:
         try:
             limits = self._frame_limit, self._many_limit
             for count, request in frames.chunks(batch.send, 0, b"", batch.semantic, *limits):
-                now = boottime_ns()
-                verdicts += self._ask(request, until, lambda body, n=count, t=now: self._read_many(body, n, batch, t))
+                verdicts += self._ask(request, until, batch.reader(count, self._settings.handles))
                 if ends(batch.semantic, verdicts[-1].permit):
                     break
         except Fault as fault:
             return batch.failed(fault, verdicts)
         return batch.finish(verdicts)
-
-    def _read_many(self, body: bytes, count: int, batch: Batch, now: int) -> list[Verdict]:
-        return frames.read_many(body, count, batch.semantic, self._settings.handles, now)
 
     def enforce(
         self,
@@ -219,10 +220,14 @@ class Client:
         context: Context | None = None,
         *,
         on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
     ) -> dict[str, Any]:
         """How a question would be decided, for people: never enforce it. Raises Fault."""
         question = canonical(subject, action, resource, context, on_behalf_of)
-        return self._ask(Request(frames.EXPLAIN, question), self._until(), frames.plain)
+        return self._ask(
+            Request(frames.EXPLAIN, question, *frames.tail(not_after, min_revision)), self._until(), frames.plain
+        )
 
     def close(self) -> None:
         """Close the connections. What is asked afterwards is a deny."""

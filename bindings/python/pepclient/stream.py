@@ -95,7 +95,7 @@ class Stream:
     def _reply(self, op: int, number: int, partition: int, limit: int, until: float) -> tuple[bytes, bool]:
         data, self._rest = bytearray(self._rest), b""
         while len(data) < frames.HEADER.size:
-            data += self._receive(until, bool(data) or op != frames.HELLO and not self.greeted)
+            data += self._receive(until, bool(data))
         length, failed = frames.body_length(data, op, number, partition, limit)
         end = frames.HEADER.size + length
         while len(data) < end:

@@ -1,0 +1,242 @@
+"""The client of the daemon for asyncio: one connection, many questions in flight.
+
+Promises: as `client.py`: no call raises for a deny, a fault or a malformed question; one deadline bounds a call; a
+kept connection that proves dead is replaced once. A cancelled call ends alone.
+Never: blocks the event loop; keeps an answer; shares a connection between two event loops or two processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import weakref
+from collections.abc import Callable, Collection, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pepcore.core.verdict import Verdict, deny, read
+from pepcore.errors import BadRequest, Fault, Unreachable
+
+from . import frames
+from .channel import Channel, dial
+from .client import Batch, Settings, boottime_ns
+from .frames import Request
+from .guard import P, R, enforced, guarded
+from .questions import (
+    ActionLike,
+    Context,
+    EntityLike,
+    MinRevision,
+    NotAfter,
+    QuestionLike,
+    Semantic,
+    canonical,
+    ends,
+)
+from .stream import Lost
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A connection to the daemon, as `pepcore.aconnect` makes it. Nothing is opened before the first question."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        deadline: float = 0.2,
+        point: str | None = None,
+        handles: Collection[str] = (),
+    ) -> None:
+        self._settings = Settings(path, deadline, point, handles)
+        self._channel: Channel | None = None
+        self._closed = False
+        self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
+        _clients.add(self)
+
+    async def check(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict:
+        """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+        handles = self._settings.handles
+        try:
+            question = canonical(subject, action, resource, context, on_behalf_of)
+            request = Request(frames.CHECK, question, *frames.tail(not_after, min_revision), b"", frames.VERDICT_LIMIT)
+            now = boottime_ns()
+            return await self._ask(request, self._until(), lambda body: read(body, handles, now))
+        except Fault as fault:
+            return deny(fault)
+
+    async def check_many(self, questions: Iterable[QuestionLike], semantic: Semantic = "execute_all") -> list[Verdict]:
+        """Ask many at once. See `pepclient.Client.check_many`."""
+        try:
+            batch = Batch(questions, semantic)
+        except Exception as error:
+            return [deny(error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}"))]
+        until = self._until()
+        verdicts: list[Verdict] = []
+        try:
+            limits = self._frame_limit, self._many_limit
+            for count, request in frames.chunks(batch.send, 0, b"", batch.semantic, *limits):
+                verdicts += await self._ask(request, until, batch.reader(count, self._settings.handles))
+                if ends(batch.semantic, verdicts[-1].permit):
+                    break
+        except Fault as fault:
+            return batch.failed(fault, verdicts)
+        return batch.finish(verdicts)
+
+    async def enforce(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict:
+        """As `check`, but a deny raises Denied."""
+        return enforced(
+            await self.check(
+                subject, action, resource, context,
+                on_behalf_of=on_behalf_of, not_after=not_after, min_revision=min_revision,
+            )
+        )  # fmt: skip
+
+    def guard(
+        self,
+        subject: EntityLike | Callable[..., EntityLike],
+        action: ActionLike | Callable[..., ActionLike],
+        resource: EntityLike | Callable[..., EntityLike],
+        context: Context | Callable[..., Context | None] | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
+        apply: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate an async function so that it runs only if permitted. See `pepclient.Client.guard`."""
+        places = {
+            "subject": subject, "action": action, "resource": resource, "context": context,
+            "on_behalf_of": on_behalf_of,
+        }  # fmt: skip
+        return lambda function: guarded(function, places, None, self.check, apply)
+
+    async def stats(self) -> dict[str, Any]:
+        """The daemon's counters. Raises Fault."""
+        return await self._ask(Request(frames.STATS), self._until(), frames.plain)
+
+    async def explain(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> dict[str, Any]:
+        """How a question would be decided, for people: never enforce it. Raises Fault."""
+        question = canonical(subject, action, resource, context, on_behalf_of)
+        return await self._ask(
+            Request(frames.EXPLAIN, question, *frames.tail(not_after, min_revision)), self._until(), frames.plain
+        )
+
+    async def close(self) -> None:
+        """Close the connection. What waits for it, and what is asked afterwards, is a deny."""
+        self._closed = True
+        if self._channel is not None:
+            self._channel.end(Unreachable("", "this client was closed"))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _until(self) -> float:
+        return time.monotonic() + self._settings.deadline
+
+    async def _ask(self, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
+        """Send a request on the connection there is, or a new one. Raises Fault, and nothing else but cancellation."""
+        refused = frames.too_large(request, self._frame_limit)
+        if refused:
+            raise refused
+        try:
+            channel, kept = await self._connected(until)
+            try:
+                return await self._exchange(channel, request, until, parse)
+            except Lost:
+                if not kept:
+                    raise
+            channel, _ = await self._connected(until)
+            return await self._exchange(channel, request, until, parse)
+        except Lost as lost:
+            raise Unreachable("", f"the daemon at `{self._settings.path}` hung up: {lost}") from None
+        except OSError as error:
+            raise Unreachable("", f"no daemon at `{self._settings.path}`: {error.strerror or error}") from None
+        except (MemoryError, RecursionError) as error:
+            raise Unreachable("", f"the reply cannot be read: {error!r}") from None
+
+    async def _connected(self, until: float) -> tuple[Channel, bool]:
+        """A channel of this event loop, and whether it was there before."""
+        if self._closed:
+            raise Unreachable("", "this client was closed")
+        loop = asyncio.get_running_loop()
+        channel = self._channel
+        if channel is not None and channel.loop is not loop and not channel.loop.is_closed():
+            raise Unreachable("", "this client belongs to another event loop: make one for each")
+        if channel is not None and channel.loop is loop and not channel.retired:
+            return channel, channel.answered
+        if channel is not None and channel.loop is not loop:
+            channel.close()  # its loop has ended
+        sock = await dial(self._settings.path, until)
+        channel = self._channel
+        if channel is not None and channel.loop is loop and not channel.retired:
+            sock.close()  # another task was faster while the backlog was full
+            return channel, channel.answered
+        try:
+            self._channel = channel = Channel(sock, self._settings.path, self._settings.hello)
+        except BaseException:
+            sock.close()
+            raise
+        return channel, False
+
+    async def _exchange(self, channel: Channel, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
+        reply = await channel.ask(request, until)
+        self._frame_limit, self._many_limit = channel.frame_limit, channel.many_limit
+        if isinstance(reply, Fault):
+            raise reply
+        try:
+            return parse(reply)
+        except Fault:
+            channel.broken()
+            raise
+
+    def _forked(self) -> None:
+        if self._channel is not None:
+            self._channel.forget()
+            self._channel = None
+
+
+_clients: weakref.WeakSet[AsyncClient] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_forked)

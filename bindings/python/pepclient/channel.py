@@ -1,0 +1,224 @@
+"""One connection to the daemon under asyncio: many requests in flight, told apart by their ids.
+
+Promises: nothing waits but for replies; a reply goes to the request whose id, op and partition it carries; what is
+malformed ends every request of the connection with a fault; a request that was cancelled or ran out of time leaves
+the others alone, and its late reply is dropped by its id, which is never used twice.
+Never: stores more than the largest bound of a reply; queues more than QUEUED bytes for a daemon that does not read;
+touches the parent's event loop after a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+
+from pepcore.errors import BadFrame, DeadlinePassed, Fault, Overloaded, Unreachable
+
+from . import frames
+from .place import believe
+from .stream import Lost
+
+QUEUED = 4 << 20
+ABANDONED = 1024  # requests nobody waits for any more, before the connection takes no new ones
+_CHUNK = 262144
+
+Reply = asyncio.Future[bytes | Fault]
+
+
+class Channel:
+    """A connection that belongs to one event loop. `retired`: it takes no new requests."""
+
+    def __init__(self, sock: socket.socket, path: str, hello: bytes) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.retired = False
+        self.answered = False
+        """Whether anything ever came: only then may its loss be taken for that of a kept connection."""
+        self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
+        self._path, self._sock = path, sock
+        self._in, self._out = bytearray(), bytearray(hello)
+        self._next = 1
+        self._greeted = self._blocked = False
+        self._waiting: dict[int, tuple[frames.Request, Reply]] = {}
+        self._abandoned: dict[int, frames.Request] = {}
+        believe(sock, path)
+        self.loop.add_reader(sock, self._readable)
+
+    async def ask(self, request: frames.Request, until: float) -> bytes | Fault:
+        """Send a request and wait for the body of its reply, or for the fault in an error frame.
+
+        Raises Lost where no byte of the reply came before the connection ended, or a Fault.
+        """
+        if len(self._out) > QUEUED:
+            raise Overloaded("", "the daemon does not read what is sent to it")
+        self._next += 1
+        number = self._next
+        reply: Reply = self.loop.create_future()
+        self._waiting[number] = request, reply
+        left = until - time.monotonic()
+        late = self.loop.call_later(max(0.0, left), self._late, number)
+        try:
+            self._send(request.frame(number, int(left * 1e6)))
+            return await reply
+        finally:
+            late.cancel()
+            if self._waiting.pop(number, None) is not None:
+                self._abandon(number, request)
+
+    def _late(self, number: int) -> None:
+        _, reply = self._waiting.get(number, (None, None))
+        if reply is not None and not reply.done():
+            reply.set_exception(DeadlinePassed("deadline", "no answer came in time"))
+            self.retired = True  # it may hang: whoever asks next gets a new connection
+
+    def _abandon(self, number: int, request: frames.Request) -> None:
+        if self._sock.fileno() >= 0:
+            self._abandoned[number] = request
+            self.retired = self.retired or len(self._abandoned) >= ABANDONED
+            self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self.retired and not self._waiting:
+            self.close()
+
+    # ---- the socket ----
+
+    def _send(self, data: bytes) -> None:
+        self._out += data
+        if not self._blocked:
+            self._writable()
+
+    def _writable(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        try:
+            sent = self._sock.send(self._out, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            return self._lost(error.strerror or str(error))
+        del self._out[:sent]
+        if bool(self._out) != self._blocked:
+            self._blocked = bool(self._out)
+            if self._blocked:
+                self.loop.add_writer(self._sock, self._writable)
+            else:
+                self.loop.remove_writer(self._sock)
+        return None
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            return self._lost(error.strerror or str(error))
+        if not data:
+            return self._lost("the daemon closed the connection")
+        self._in += data
+        try:
+            self._take_frames()
+        except Fault as fault:
+            self.end(fault)
+
+    def _take_frames(self) -> None:
+        """Hand out the replies that are whole. Raises Fault where the stream is out of order."""
+        at, size = 0, frames.HEADER.size
+        while len(self._in) - at >= size:
+            head = self._in[at : at + size]
+            number = frames.HEADER.unpack(head)[6]
+            request, partition = self._expected(number)
+            length, failed = frames.body_length(head, request.op, number, partition, request.limit)
+            if len(self._in) - at - size < length:
+                break
+            at += size
+            body = bytes(self._in[at : at + length])
+            at += length
+            self._arrived(number, body, failed)
+        del self._in[:at]
+
+    def _expected(self, number: int) -> tuple[frames.Request, int]:
+        """The request that a reply may be for, and the partition that it must carry."""
+        if number == 1 and not self._greeted:
+            return frames.Request(frames.HELLO), 0
+        if not self._greeted:
+            raise BadFrame("reply", "comes before that to the hello")
+        request = self._waiting[number][0] if number in self._waiting else self._abandoned.get(number)
+        if request is None:
+            raise BadFrame("reply", f"answers request `{number}`, which nobody asked")
+        return request, 0 if request.op == frames.STATS else frames.PARTITION
+
+    def _arrived(self, number: int, body: bytes, failed: bool) -> None:
+        self.answered = True
+        if number == 1:
+            if failed:
+                raise frames.problem(body)
+            limits = frames.welcome(body).limits
+            self.frame_limit = limits.get("frame", self.frame_limit)
+            self.many_limit = max(1, limits.get("many", self.many_limit))
+            self._greeted = True
+            return
+        told: bytes | Fault = frames.problem(body) if failed else body
+        if self._abandoned.pop(number, None) is None:
+            _, reply = self._waiting.pop(number)
+            if not reply.done():
+                reply.set_result(told)
+        self._close_if_done()
+
+    # ---- the end ----
+
+    def _lost(self, why: str) -> None:
+        """The connection ended. Where a reply had begun, its request may not be asked again."""
+        if self._in:
+            self.end(BadFrame("reply", f"ended in the middle: {why}"))
+        elif self.answered:
+            self.end(Lost(why))
+        else:
+            self.end(Unreachable("", f"the daemon at `{self._path}` hung up: {why}"))
+
+    def end(self, error: Exception) -> None:
+        """Close, and end every request that waits with this error."""
+        self.close()
+        waiting, self._waiting = self._waiting, {}
+        for _, reply in waiting.values():
+            if not reply.done():
+                reply.set_exception(error)
+
+    def broken(self) -> None:
+        """A reply that came whole cannot be read: nothing else on this stream is believed."""
+        self.end(BadFrame("reply", "another reply on this connection was malformed"))
+
+    def close(self) -> None:
+        """Close the socket; requests that wait for it end by their deadlines."""
+        self.retired = True
+        if self._sock.fileno() >= 0:
+            if not self.loop.is_closed():
+                self.loop.remove_reader(self._sock)
+                self.loop.remove_writer(self._sock)
+            self._sock.close()
+
+    def forget(self) -> None:
+        """In a forked child: close our copy of the socket and leave the loop, which the parent still uses, alone."""
+        self.retired = True
+        if self._sock.fileno() >= 0:
+            os.close(self._sock.detach())
+
+
+async def dial(path: str, until: float) -> socket.socket:
+    """A connected socket. Raises Unreachable or DeadlinePassed."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+                return sock
+            except BlockingIOError:  # the listener's backlog is full: nothing to poll for
+                if time.monotonic() >= until:
+                    raise DeadlinePassed("connect", "the daemon accepts nobody") from None
+                await asyncio.sleep(0.001)
+            except OSError as error:
+                raise Unreachable("", f"no daemon at `{path}`: {error.strerror or error}") from None
+    except BaseException:
+        sock.close()
+        raise
