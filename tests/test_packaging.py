@@ -94,14 +94,12 @@ def works(environment: Environment, cwd: Path) -> None:
     """Both programs are there, and the compiled core and the client can be imported, from `cwd`."""
     assert run(environment.bin / "pep", "--version", cwd=cwd) == f"pep {VERSION}\n"
     assert run(environment.bin / "pepcore", "--version", cwd=cwd) == f"pepcore {VERSION}\n"
-    permit = run(environment.bin / "python", "-c", ASK, cwd=cwd)
-    assert permit == "True False\n"
+    assert run(environment.bin / "python", "-c", IMPORT, cwd=cwd) == "imported\n"
 
 
-ASK = """
-import pepcore, pepcore.core.gate, pepclient
-pep = pepcore.embedded('@id("read") permit(principal == User::"ann", action == Action::"read", resource);')
-print(bool(pep.check("User::ann", "read", "Doc::1")), bool(pep.check("User::bob", "read", "Doc::1")))
+IMPORT = """
+import pepcore, pepcore.core.gate, pepcore.enforcer, pepcore.pdp.cedar, pepclient
+print("imported")
 """
 
 
