@@ -152,10 +152,10 @@ static void read_keys(void) {
   for (size_t at = 0; at < size;) {
     if (size - at < 4 + HEADER || u32(data + at) > size - at - 4 || u32(data + at) != HEADER + u32(data + at + 4))
       fail("the key file is cut, or a length in it is not that of its frame");
-    if (u32(data + at) < unique_at + 16 && unique_at) fail("--unique is outside a frame");
     if (!at && data[4 + 9] == 1) {
       hello = data + 4;
     } else {
+      if (u32(data + at) < unique_at + 16 && unique_at) fail("--unique is outside a frame");
       if (num_keys == room) keys = need(realloc(keys, (room = room ? 2 * room : 1024) * sizeof *keys));
       keys[num_keys++] = data + at + 4;
     }
