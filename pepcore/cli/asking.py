@@ -157,7 +157,9 @@ def _object(given: Any, place: str, needed: set[str], allowed: set[str]) -> dict
     if missing:
         raise ValueError(f"{place} has no `{missing[0]}`: every question names it")
     if extra:
-        raise ValueError(f"{place} has `{extra[0]}`, which is not part of a question: leave it out or put it in `context`")
+        raise ValueError(
+            f"{place} has `{extra[0]}`, which is not part of a question: leave it out or put it in `context`"
+        )
     return given
 
 

@@ -125,10 +125,10 @@ def _show(verdict: Verdict) -> None:
         name = NAMES.get(verdict.fault, "fault")
         sys.stderr.write(f"pepcore: no verdict ({name}), so deny: {plain(verdict.error)}\n")
         return
-    word = paint("permit", "green", coloured(sys.stdout)) if verdict.permit else paint("deny", "red", coloured(sys.stdout))
+    word, colour = ("permit", "green") if verdict.permit else ("deny", "red")
     reason = verdict.reason or ("" if verdict.permit or verdict.policies else "no policy permits this")
     by = f" (by {', '.join(verdict.policies)})" if verdict.policies else ""
-    say(word + plain(f"{': ' if reason else ''}{reason}{by}"))
+    say(paint(word, colour, coloured(sys.stdout)) + plain(f"{': ' if reason else ''}{reason}{by}"))
     for duty in verdict.obligations:
         say(plain(f"  you must {duty.type} {as_json(duty.properties)}"))
     if verdict.permit:

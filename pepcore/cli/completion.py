@@ -88,7 +88,7 @@ def _zsh() -> str:
     from . import COMMANDS
 
     cases = "\n".join(
-        f"    {command}) options=({' '.join(_quoted(f'{word}:{about}' if about else word) for word, about in words)}) ;;"
+        f"    {command}) options=({' '.join(_quoted(f'{w}:{about}' if about else w) for w, about in words)}) ;;"
         for command, words in _words().items()
     )
     commands = " ".join(_quoted(f"{name}:{about}") for name, about in COMMANDS.items())
@@ -118,7 +118,8 @@ def _fish() -> str:
     for command, words in _words().items():
         for word, about in words:
             seen = f"-n '__fish_seen_subcommand_from {command}'"
-            flag = f"-l {word[2:]}" if word.startswith("--") else f"-s {word[1:]}" if word[0] == "-" else f"-f -a {word}"
+            short = f"-s {word[1:]}" if word.startswith("-") else f"-f -a {word}"
+            flag = f"-l {word[2:]}" if word.startswith("--") else short
             lines.append(f"complete -c pepcore {seen} {flag}" + (f" -d {_quoted(about)}" if about else ""))
     return "\n".join(lines)
 

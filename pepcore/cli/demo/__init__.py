@@ -1,2 +1,37 @@
-def configure(parser):
-    parser.teach(lambda options: 0, "", "")
+"""`pepcore demo`: a small company's services, CI jobs, agents and database roles, decided by one daemon.
+
+Promises: the daemon, the policies, the questions and the obligations are real; every answer is compared with what
+the company expects; all that is started is ended, however the demo ends; without a terminal it is short and plain.
+Never: touches a running daemon or leaves a file: it has a run directory of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ..parser import Parser, whole
+
+ABOUT = """Starts a daemon of its own on the bundled policies and four processes that ask it, one for each point:
+an API gateway, CI, agents, a database proxy. Shows permits, denies with their reasons, obligations applied
+to payloads, hit ratio and latency. Ctrl-C ends it; where there is no terminal it ends after 5 seconds."""
+
+EXAMPLES = """  pepcore demo
+  pepcore demo --seconds 10 | cat
+  pepcore demo --json | jq .hit_ratio"""
+
+
+def configure(parser: Parser) -> None:
+    parser.usage = "pepcore demo [--seconds N] [--json]"
+    parser.add_argument(
+        "--seconds",
+        type=whole(1, 86_400, "seconds"),
+        metavar="N",
+        help="how long to run (default 60 on a terminal, else 5)",
+    )
+    parser.teach(run, ABOUT, EXAMPLES)
+
+
+def run(options: argparse.Namespace) -> int:
+    from .show import show
+
+    return show(options.seconds, options.json)

@@ -1,0 +1,132 @@
+"""The demo from start to end: processes up, reports in, screen out, processes down.
+
+Promises: Ctrl-C, SIGTERM and SIGHUP end it in order with what was seen so far; it fails (exit 3) where the daemon or
+an asker ended by itself, or where an answer was not what the company expects.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from ...errors import Unreachable
+from ..terminal import as_json, coloured, plain, say
+from .company import ENTITIES, POLICIES
+from .processes import Company
+from .screen import COLUMNS, LINES, Screen, summary
+from .tally import Tally
+
+START_SECONDS = 20
+FRAME_SECONDS = 0.25
+REPORT_BYTES = 1 << 20
+
+
+class Ending:
+    """Set by a signal: the demo should end."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Iterator[None]:
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        for number in kept:
+            signal.signal(number, self._want)
+        try:
+            yield
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+
+    def _want(self, number: int, frame: Any) -> None:
+        self.wanted = True
+
+
+def show(seconds: int | None, as_data: bool) -> int:
+    """Run the demo and return its exit code."""
+    live = not as_data and _wants_live()
+    tally, ending = Tally(), Ending()
+    length = seconds or (60 if live else 5)
+    with ending.on_signals(), Company() as company:
+        if not as_data:
+            say("starting a daemon on the bundled policies ...")
+            sys.stdout.flush()
+        if _started(company, ending):
+            company.start_askers("larkfield")
+            with Screen(sys.stdout, coloured(sys.stdout)) if live else contextlib.nullcontext() as screen:
+                _watch(company, tally, ending, length, screen)
+    if as_data:
+        say(as_json(tally.summary()))
+    else:
+        _conclude(tally)
+    return 3 if tally.surprised or (not tally.asked and not ending.wanted) else 0
+
+
+def _wants_live() -> bool:
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return False
+    size = shutil.get_terminal_size()
+    return size.columns >= COLUMNS and size.lines >= LINES
+
+
+def _started(company: Company, ending: Ending) -> bool:
+    company.start_daemon()
+    latest = time.monotonic() + START_SECONDS
+    while not ending.wanted:
+        if company.ready():
+            return True
+        if time.monotonic() > latest:
+            raise Unreachable("", f"the daemon was not ready within {START_SECONDS} s: try again on a quieter machine")
+        time.sleep(0.02)
+    return False
+
+
+def _watch(company: Company, tally: Tally, ending: Ending, length: int, screen: Screen | None) -> None:
+    """Collect reports and draw until the time is over."""
+    began = time.monotonic()
+    with selectors.DefaultSelector() as selector:
+        rest: dict[str, bytes] = {}
+        for name, asker in company.askers.items():
+            assert asker.stdout is not None
+            selector.register(asker.stdout, selectors.EVENT_READ, name)
+            rest[name] = b""
+        drawn = 0.0
+        while not ending.wanted and (now := time.monotonic()) < began + length:
+            for key, _ in selector.select(0.05):
+                name = key.data
+                data = os.read(key.fd, REPORT_BYTES)
+                if not data:
+                    selector.unregister(key.fileobj)
+                *lines, rest[name] = (rest[name] + data).split(b"\n")
+                for line in lines:
+                    tally.add(name, json.loads(line))
+            company.look()
+            if screen is not None and now >= drawn + FRAME_SECONDS:
+                left = f"{now - began:.0f} s of {length} s, Ctrl-C ends"
+                screen.draw(tally, f"{'pepcore demo: one daemon decides for four processes':<54}{left:>25}")
+                drawn = now
+
+
+def _conclude(tally: Tally) -> None:
+    colours = coloured(sys.stdout)
+    for line in summary(tally, colours):
+        say(line)
+    for surprise in tally.surprises:
+        say(plain(f"not as expected: {surprise}"))
+    say(f"""
+what to try next
+  export PEPCORE_SOCKET=/tmp/pepcore-try.sock
+  pepcore serve --policies {POLICIES} \\
+    --entities {ENTITIES} &
+  pepcore check Agent::helpdesk call Tool::shell --on-behalf-of User::ines
+  pepcore explain Job::shop-deploy deploy Environment::shop-production 'branch="fix-1"'
+  pepcore policies check {POLICIES}
+  pepcore --help""")
