@@ -43,7 +43,7 @@ class Company:
         folder = tempfile.mkdtemp(prefix="pepcore-demo-")
         if len(folder) > 80:  # a socket's path has 107 bytes
             shutil.rmtree(folder)
-            folder = tempfile.mkdtemp(prefix="pepcore-demo-", dir="/tmp")  # noqa: S108 (0700 and a random name)
+            folder = tempfile.mkdtemp(prefix="pepcore-demo-", dir="/tmp")
         self.folder = Path(folder)
         self.socket = self.folder / "pepcore.sock"
         self._log = self.folder / "daemon.log"
