@@ -87,9 +87,9 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(HELP)
         return OK
     if command in ("-V", "--version"):
-        from importlib.metadata import version
+        from ..version import VERSION
 
-        sys.stdout.write(f"pepcore {version('pepcore')}\n")
+        sys.stdout.write(f"pepcore {VERSION}\n")
         return OK
     if command not in COMMANDS:
         raise Usage("", f"`{command}` is not a command: choose one of {', '.join(COMMANDS)}")

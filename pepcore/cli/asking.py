@@ -45,12 +45,6 @@ def add_question(parser: Parser) -> None:
         metavar="TYPE::ID",
         help="on whose behalf the subject acts; nearest first, up to 16 times",
     )
-    parser.add_argument(
-        "--not-after",
-        type=whole(0, 2**64 - 1, "Unix milliseconds"),
-        metavar="MS",
-        help="when the caller's own token ends, in Unix milliseconds: no permit outlives it",
-    )
     parser.add_argument("--point", metavar="NAME", help="the enforcement point to ask as")
     parser.add_argument(
         "--handles",
@@ -96,13 +90,29 @@ def from_arguments(options: argparse.Namespace, command: str) -> Asked:
             raise Usage(command, f"the value of `{key}` is not JSON: {error}; {advice}") from None
     if len(options.on_behalf_of) > 16:
         raise Usage(command, "--on-behalf-of stands more than 16 times: a chain is at most that long")
-    return Asked(
+    asked = Asked(
         _named(words[0], "SUBJECT", command),
         {"name": words[1]},
         _named(words[2], "RESOURCE", command),
         context,
         [_named(text, "--on-behalf-of", command) for text in options.on_behalf_of],
     )
+    try:
+        return _has_a_form(asked)
+    except ValueError as error:
+        raise Usage(command, str(error)) from None
+
+
+def _has_a_form(asked: Asked) -> Asked:
+    """The question, if it can be written as the wire wants it. Raises ValueError."""
+    from ..core.compose import compose
+    from ..errors import Fault
+
+    try:
+        compose(*asked)
+    except Fault as fault:
+        raise ValueError(str(fault)) from None
+    return asked
 
 
 def _named(text: str, place: str, command: str) -> dict[str, Any]:
@@ -127,12 +137,14 @@ def from_line(line: bytes) -> Asked:
     context = members.get("context", {})
     if not isinstance(context, dict):
         raise ValueError("`context` must be an object")
-    return Asked(
-        _entity(members["subject"], "subject"),
-        action,
-        _entity(members["resource"], "resource"),
-        context,
-        [_entity(each, f"on_behalf_of[{n}]") for n, each in enumerate(chain)],
+    return _has_a_form(
+        Asked(
+            _entity(members["subject"], "subject"),
+            action,
+            _entity(members["resource"], "resource"),
+            context,
+            [_entity(each, f"on_behalf_of[{n}]") for n, each in enumerate(chain)],
+        )
     )
 
 
@@ -207,16 +219,14 @@ def connect(options: argparse.Namespace, command: str) -> Client:
     """A client for the daemon of these options."""
     import pepcore
 
-    return pepcore.connect(
-        _path(options, command),
-        deadline=options.deadline / 1000,
-        point=getattr(options, "point", None),
-        handles=handled(options, command) if hasattr(options, "handles") else (),
-    )
-
-
-def _path(options: argparse.Namespace, command: str) -> str | None:
     if options.socket == "":
         raise Usage(command, "--socket is empty: name a path")
-    path: str | None = options.socket
-    return path
+    try:
+        return pepcore.connect(
+            options.socket,
+            deadline=options.deadline / 1000,
+            point=getattr(options, "point", None),
+            handles=handled(options, command) if hasattr(options, "handles") else (),
+        )
+    except ValueError as error:
+        raise Usage(command, str(error)) from None

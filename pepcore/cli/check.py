@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .asking import ABOUT_QUESTIONS, Asked, add_question, connect, from_arguments, from_line
-from .parser import Parser, Usage
+from .parser import Parser, Usage, whole
 from .terminal import as_json, coloured, duration, paint, plain, say
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ EXAMPLES = """  pepcore check User::alice read Document::roadmap && cat roadmap
 
 def configure(parser: Parser) -> None:
     add_question(parser)
+    parser.add_argument(
+        "--not-after",
+        type=whole(0, 2**64 - 1, "Unix milliseconds"),
+        metavar="MS",
+        help="when the caller's own token ends, in Unix milliseconds: no permit outlives it",
+    )
     parser.teach(run, ABOUT, EXAMPLES)
 
 
@@ -62,7 +68,7 @@ def ask(client: Client, asked: Asked, not_after: int | None) -> Verdict:
         asked.resource,
         asked.context,
         on_behalf_of=asked.on_behalf_of,
-        not_after=not_after,
+        not_after=None if not_after is None else not_after / 1000,
     )
 
 

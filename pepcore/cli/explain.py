@@ -38,7 +38,6 @@ def run(options: argparse.Namespace) -> int:
         asked.resource,
         asked.context,
         on_behalf_of=asked.on_behalf_of,
-        not_after=options.not_after,
     )
     if options.json:
         say(as_json(answer))

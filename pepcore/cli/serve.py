@@ -11,9 +11,13 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .parser import Parser, Usage
 from .policies import existing
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 ABOUT = """Decides questions on a Unix socket until it is told to stop. SIGTERM and Ctrl-C drain and stop, SIGHUP
 or a change of a policy, entity or schema file reloads; a set that does not load keeps the old one.
@@ -37,14 +41,25 @@ def configure(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    config = config_of(options)
+    if options.json:
+        sys.stderr = _NoTerminal(sys.stderr.buffer, encoding="utf-8", line_buffering=True)
+    from ..server.run import run as serve
+
+    return serve(config, lambda: config_of(options))
+
+
+def config_of(options: argparse.Namespace) -> Config:
+    """The configuration that file, environment and flags make together, read anew. Raises Usage or ConfigError."""
     import msgspec
 
-    from .. import config as configs
+    from ..config import Config, load, validate
 
-    file = options.config if options.config is not None else os.environ.get("PEPCORE_CONFIG", "")
-    if options.config == "":
-        raise Usage("serve", "--config is empty: name a file")
-    config = configs.load(file) if file else configs.Config()
+    for name in ("config", "socket"):
+        if getattr(options, name) == "":
+            raise Usage("serve", f"--{name} is empty: name a path")
+    file = options.config or os.environ.get("PEPCORE_CONFIG", "")
+    config = load(file) if file else Config()
     given: dict[str, str] = {}
     for name in ("policies", "entities", "schema"):
         value = getattr(options, name)
@@ -53,16 +68,9 @@ def run(options: argparse.Namespace) -> int:
     policies = msgspec.structs.replace(config.policies, **given)
     if not policies.policies:
         raise Usage("serve", "there are no policies: pass `--policies PATH`, or a config that names them")
-    if options.socket == "":
-        raise Usage("serve", "--socket is empty: name a path")
     socket = options.socket or os.environ.get("PEPCORE_SOCKET", "") or config.daemon.socket
     daemon = msgspec.structs.replace(config.daemon, socket=str(Path(socket).absolute()) if socket else "")
-    config = configs.validate(msgspec.structs.replace(config, policies=policies, daemon=daemon))
-    if options.json:
-        sys.stderr = _NoTerminal(sys.stderr.buffer, encoding="utf-8", line_buffering=True)
-    from ..server.service import run as serve
-
-    return serve(config)
+    return validate(msgspec.structs.replace(config, policies=policies, daemon=daemon))
 
 
 class _NoTerminal(io.TextIOWrapper):
