@@ -98,7 +98,12 @@ def _run(words: list[str]) -> int:
         options = parser.parse_intermixed_args(rest)
     except SystemExit as stop:  # only `--help` ends this way
         return int(stop.code or OK)
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except Exception as error:
+        if not options.json:
+            raise
+        return _failed_as_json(error)
 
 
 def _is_text(word: str) -> bool:
@@ -107,6 +112,17 @@ def _is_text(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return "\0" not in word
+
+
+def _failed_as_json(error: Exception) -> int:
+    """A fault on standard output, for a program that reads it. Raises what is none."""
+    from ..errors import NAMES, Fault
+    from .terminal import as_json, say
+
+    if not isinstance(error, Fault):
+        raise error
+    say(as_json({"fault": NAMES.get(error.code, "fault"), "error": str(error)}))
+    return FAULT
 
 
 def _failed(error: Exception) -> int:

@@ -126,10 +126,7 @@ def left_ms(verdict: Verdict) -> int:
 
 def _show(verdict: Verdict) -> None:
     if verdict.fault:
-        from ..errors import NAMES
-
-        name = NAMES.get(verdict.fault, "fault")
-        sys.stderr.write(f"pepcore: no verdict ({name}), so deny: {plain(verdict.error)}\n")
+        sys.stderr.write(f"pepcore: no verdict, so deny: {plain(verdict.error)}\n")
         return
     word, colour = ("permit", "green") if verdict.permit else ("deny", "red")
     reason = verdict.reason or ("" if verdict.permit or verdict.policies else "no policy permits this")

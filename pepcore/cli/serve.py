@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import ConfigError
 from .parser import Parser, Usage
 from .policies import existing
 
@@ -46,7 +47,15 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr = _NoTerminal(sys.stderr.buffer, encoding="utf-8", line_buffering=True)
     from ..server.run import run as serve
 
-    return serve(config, lambda: config_of(options))
+    return serve(config, lambda: _reread(options))
+
+
+def _reread(options: argparse.Namespace) -> Config:
+    """The configuration as it is now. Raises ConfigError: the daemon then keeps the one it has."""
+    try:
+        return config_of(options)
+    except Usage as error:
+        raise ConfigError(str(error)) from None
 
 
 def config_of(options: argparse.Namespace) -> Config:

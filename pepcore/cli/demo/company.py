@@ -32,7 +32,6 @@ class Case(NamedTuple):
 
 
 class Point(NamedTuple):
-    about: str
     handles: tuple[str, ...]
     cases: tuple[Callable[[Random], Case], ...]
 
@@ -42,7 +41,7 @@ def _skewed(rng: Random, most: int) -> int:
     return min(most, int(rng.paretovariate(0.9)))
 
 
-_REQUEST = Headers([("Authorization", "Bearer 9f2c"), ("Accept", "application/json")])
+_REQUEST = Headers([("Authorization", "Bearer 9f2c"), ("Accept", "json")])
 
 
 def _charge(rng: Random) -> Case:
@@ -66,7 +65,7 @@ def _refund(rng: Random) -> Case:
 
 
 def _plaintext(rng: Random) -> Case:
-    title = "invoices asks for the balance without mutual TLS"
+    title = "invoices asks the balance without mutual TLS"
     return Case(title, "Service::invoices", "balance", "Api::payments", {}, expect=False)
 
 
@@ -101,7 +100,7 @@ def _other_app(rng: Random) -> Case:
 def _customer(rng: Random) -> Case:
     number = _skewed(rng, 2000)
     user = rng.choice(("maria", "ines"))
-    record = {"name": "A. Moreau", "card": "4970110000004021", "address": "3 Quai", "notes": "complained twice"}
+    record = {"name": "A. Moreau", "card": "4970110000004021", "notes": "late twice"}
     title = f"helpdesk reads customer {number} for {user}"
     return Case(title, "Agent::helpdesk", "read", f"Customer::{number}", {}, (f"User::{user}",), record)
 
@@ -166,22 +165,18 @@ def _salaries(rng: Random) -> Case:
 
 POINTS = {
     "gateway": Point(
-        "services call the payments API",
         ("remove-header", "set-header"),
         (_charge, _charge, _charge, _refund, _charge_too_much, _plaintext, _newsletter),
     ),
     "ci": Point(
-        "jobs deploy what they built",
         (),
         (_staging, _staging, _production, _production, _production_branch, _other_app),
     ),
     "agents": Point(
-        "agents act for people",
         ("mask", "redact"),
         (_customer, _customer, _customer, _calendar, _customer_for_nobody, _customer_for_another, _shell, _search),
     ),
     "database": Point(
-        "roles read tables",
         ("drop", "limit", "mask"),
         (_select, _select, _select, _report, _delete, _salaries),
     ),
@@ -189,10 +184,15 @@ POINTS = {
 
 
 def written(payload: Any) -> str:
-    """A payload in one line, for people."""
+    """A payload in one short line, for people."""
     if isinstance(payload, Headers):
         return ", ".join(f"{name}: {value}" for name, value in payload.items)
     if isinstance(payload, Rows):
-        rows = " ".join(f"({', '.join(str(cell) for cell in row)})" for row in payload.rows)
-        return f"{len(payload.rows)} rows {rows}"
-    return ", ".join(f"{name}: {value}" for name, value in payload.items())
+        rows = [f"({', '.join(_cell(cell) for cell in row)})" for row in payload.rows]
+        return f"{len(rows)} rows {' '.join(rows[:2])} .."
+    return ", ".join(f"{name}: {'null' if value is None else value}" for name, value in payload.items())
+
+
+def _cell(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 16 else f"{text[:10]}.."

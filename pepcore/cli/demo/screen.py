@@ -50,45 +50,53 @@ def summary(tally: Tally, colours: bool) -> list[str]:
 
 
 def _numbers(tally: Tally, colours: bool) -> list[str]:
-    full = round(tally.hit_ratio * 20)
+    full = round(tally.hit_ratio * 16)
     surprises = f"surprises {tally.surprised}" if tally.surprised else "all as the company expects"
     counts = f"asked {tally.asked:,}   permit {tally.permits:,}   deny {tally.denies:,}   fault {tally.faults:,}   "
-    fast, slow = tally.hit_us, tally.miss_us
-    speeds = f"p50 {percentile(fast, 50)} us hit, {percentile(slow, 50)} us miss"
-    tails = f"p99 {percentile(fast, 99)}, {percentile(slow, 99)}"
-    bar = f"[{'#' * full}{'.' * (20 - full)}]"
+    speeds = [f"{percentile(us, 50)}/{percentile(us, 99)}" for us in (tally.hit_us, tally.miss_us)]
+    bar = f"[{'#' * full}{'.' * (16 - full)}]"
     return [
         paint(_fit(counts + surprises), "red" if tally.surprised else "bold", colours),
-        _fit(f"hits {tally.hit_ratio:6.1%} {bar}  {speeds}   {tails}"),
+        _fit(f"hits {tally.hit_ratio:6.1%} {bar}   p50/p99 in us: hit {speeds[0]}, miss {speeds[1]}"),
     ]
 
 
 def block(tally: Tally, name: str, colours: bool) -> list[str]:
-    """Five lines for one point: its newest permit with what its obligations did, and its newest deny."""
+    """Five lines for one point: its newest permit with what its obligations did, and its newest deny with why."""
     seen = tally.seen[name]
-    title = f"{name:<9} {POINTS[name].about}"
-    asked = f"{tally.by_point[name]:,} asked"
-    lines = [paint(_fit(f"{title:<{COLUMNS - len(asked) - 1}} {asked}"), "dim", colours)]
-    permit, deny = seen.get("permit"), seen.get("fault") or seen.get("deny")
-    lines.append(_answer(permit, "permit", colours))
-    duties = ", ".join(permit["duties"]) if permit else ""
-    if permit and permit["after"]:
-        lines += [_fit(f"     in   {permit['before']}"), _fit(f"     out  {permit['after']}  ({duties})")]
-    else:
-        lines += [_fit("          nothing has to be done to what passes" if permit else ""), ""]
-    lines.append(_answer(deny, "fault" if "fault" in seen else "deny", colours))
-    return lines
+    permit, deny, kind = seen.get("permit"), seen.get("fault") or seen.get("deny"), "deny"
+    if "fault" in seen:
+        kind = "fault"
+    before, after = "", ""
+    if permit:
+        before, after = permit["before"] or "nothing to discharge", permit["after"]
+        if after:
+            after += f"  ({', '.join(permit['duties'])})"
+    rows = [
+        (name, "permit", *_answer(permit)),
+        (f"{tally.by_point[name]:,}", "in" if after else "", before, ""),
+        ("asked", "out" if after else "", after, ""),
+        ("", kind, *_answer(deny)),
+        ("", "why" if deny else "", deny["why"] if deny else "", ""),
+    ]
+    return [_row(*row, colours) for row in rows]
 
 
-def _answer(answer: dict[str, Any] | None, kind: str, colours: bool) -> str:
+def _answer(answer: dict[str, Any] | None) -> tuple[str, str]:
     if answer is None:
-        return ""
-    how = f"{'hit' if answer['cached'] else 'miss'} {answer['us']:>5} us"
-    what = plain(answer["title"] + (f": {answer['why']}" if answer["why"] else ""))
-    return "  " + paint(f"{kind:<7}", _KINDS[kind], colours) + " " + _fit(what, COLUMNS - 26) + f" {how:>14}"
+        return "", ""
+    return answer["title"], f"{'hit' if answer['cached'] else 'miss'} {answer['us']:>5} us"
+
+
+def _row(left: str, label: str, text: str, right: str, colours: bool) -> str:
+    """One line of a block: point, label, text, and time where there is one."""
+    room = COLUMNS - 1 - 18 - (len(right) and len(right) + 1)
+    first = paint(f"{left:<9}", "bold", colours) if label == "permit" else f"{left:<9}"
+    word = paint(f"{label:<7}", _KINDS.get(label, "dim"), colours)
+    return f"{first} {word} {_fit(text, room)}{' ' if right else ''}{right}"
 
 
 def _fit(text: str, columns: int = COLUMNS - 1) -> str:
     """The text in exactly this many columns."""
     text = plain(text)
-    return f"{text:<{columns}}" if len(text) <= columns else f"{text[: columns - 3]}..."
+    return f"{text:<{columns}}" if len(text) <= columns else f"{text[: columns - 2]}.."
