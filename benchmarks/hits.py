@@ -132,7 +132,10 @@ def entries(run: Run) -> None:
         one: list[object] = ["--duration", run.plan.seconds, "--warm", 500]
         rounds = alternate(
             run.plan.rounds,
-            {"64": lambda o=options, k=keys: cached(run, daemon, k, *o), "1": lambda o=one, k=keys: cached(run, daemon, k, *o)},
+            {
+                "64": lambda o=options, k=keys: cached(run, daemon, k, *o),
+                "1": lambda o=one, k=keys: cached(run, daemon, k, *o),
+            },
             warm=False,
         )
         rows.append([f"{number:,}", span(rounds.figure("1", "p50"), 1000), span(rounds.figure("64", "rate"), 1000)])
@@ -151,6 +154,12 @@ def zipf(run: Run) -> None:
     keys = corpus.write_keys(run.stage.folder / "zipf", drawn)
     said = run.stage.load(daemon, "--count", len(drawn), "--in-flight", 16, "--warm", held, keys=keys)
     run.stage.stop(daemon)
-    row = [f"{universe:,}", f"{held:,}", f"{said['cached'] / said['n']:.1%}", f"{said['rate'] / 1000:.1f}", f"{said['p50'] / 1000:.0f}"]
+    row = [
+        f"{universe:,}",
+        f"{held:,}",
+        f"{said['cached'] / said['n']:.1%}",
+        f"{said['rate'] / 1000:.1f}",
+        f"{said['p50'] / 1000:.0f}",
+    ]
     columns = ["questions", "slots", "hits", "1000/s, 16 in flight", "p50 us"]
     run.found.tables.append(Table("Zipf (0.99) over a cache that holds a tenth", columns, [row]))

@@ -50,7 +50,16 @@ class Parts:
         page = Page(1)
         self.cache = Cache(slots=1024, slab=1 << 20, seed=1)
         assert self.cache.put(
-            1, 1, self.key, b"", permit=True, id=1, expires=1 << 60, revision=page.revision, now=1, current=page.revision
+            1,
+            1,
+            self.key,
+            b"",
+            permit=True,
+            id=1,
+            expires=1 << 60,
+            revision=page.revision,
+            now=1,
+            current=page.revision,
         )
         self.gate = Gate(self.cache, page, lambda stream, local, body: (1, b"\x80"))
         self.stream = Stream()

@@ -39,7 +39,9 @@ class Bare:
         ]
 
     def call(self, i: int) -> bool:
-        allowed: bool = cedarpy.is_authorized(self.requests[i % len(self.requests)], self.policies, self.entities).allowed
+        allowed: bool = cedarpy.is_authorized(
+            self.requests[i % len(self.requests)], self.policies, self.entities
+        ).allowed
         return allowed
 
     def run(self, seconds: float) -> Figures:
@@ -98,7 +100,9 @@ def many_policies(run: Run, trio: Trio) -> None:
     run.found.targets.append(Target(what, 1.5, measured=ratio))
     row = [*(span(rounds.figure(n, "p50"), 1000) for n in ("large", "small")), span(ratio)]
     columns = ["1,000 policies, 10,000 entities: p50 us", "10 and 10", "ratio"]
-    note = "The large set is over the 20 ms that D11 allows for evaluating in the daemon, so its misses make one hop more."
+    note = (
+        "The large set is over the 20 ms that D11 allows for evaluating in the daemon, so its misses make one hop more."
+    )
     run.found.tables.append(Table("Misses by size of the policy set", columns, [row], note))
 
 
@@ -127,10 +131,10 @@ def beside_a_flood(run: Run, trio: Trio) -> None:
         rounds.ratio("flooded", "quiet", "p99").most,
     )
     who = "the flood comes from another uid" if other else "not root: the flood comes from the same uid"
-    run.found.targets.append(Target("hit p99 while another peer floods with misses, over quiet", 5, measured=ratio, note=who))
-    rows = [
-        [n, *(span(rounds.figure(n, k), 1000) for k in ("p50", "p99", "rate"))] for n in ("quiet", "flooded")
-    ]
+    run.found.targets.append(
+        Target("hit p99 while another peer floods with misses, over quiet", 5, measured=ratio, note=who)
+    )
+    rows = [[n, *(span(rounds.figure(n, k), 1000) for k in ("p50", "p99", "rate"))] for n in ("quiet", "flooded")]
     note = f"{who[0].upper()}{who[1:]}, at {span(rounds.figure('flooded', 'flood'), 1000)} thousand misses a second."
     columns = ["hits", "p50 us", "p99 us", "1000/s"]
     run.found.tables.append(Table("Hits beside a flood of misses", columns, rows, note))

@@ -21,7 +21,9 @@ class Plan(Struct, frozen=True):
     starts: int
 
 
-QUICK = Plan(rounds=3, seconds=0.25, entries=(1_000, 10_000), connections=(1, 10, 100, 1_000), zipf_draws=20_000, starts=3)
+QUICK = Plan(
+    rounds=3, seconds=0.25, entries=(1_000, 10_000), connections=(1, 10, 100, 1_000), zipf_draws=20_000, starts=3
+)
 FULL = Plan(
     rounds=9,
     seconds=1.0,

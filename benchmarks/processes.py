@@ -26,7 +26,9 @@ from . import corpus
 
 HERE = Path(__file__).resolve().parent
 OTHER_UID = 12345
-_SERVE = "import sys; from pepcore.config import load; from pepcore.server.run import run; sys.exit(run(load(sys.argv[1])))"
+_SERVE = (
+    "import sys; from pepcore.config import load; from pepcore.server.run import run; sys.exit(run(load(sys.argv[1])))"
+)
 
 
 class BenchError(Exception):

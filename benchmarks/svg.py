@@ -48,7 +48,9 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def chart(title: str, x_name: str, y_name: str, series: Sequence[Series], *, log_x: bool = True, log_y: bool = False) -> str:
+def chart(
+    title: str, x_name: str, y_name: str, series: Sequence[Series], *, log_x: bool = True, log_y: bool = False
+) -> str:
     """One chart; its text is the whole file."""
     points = [p for s in series for p in s.points]
     if not points:
@@ -63,7 +65,10 @@ def chart(title: str, x_name: str, y_name: str, series: Sequence[Series], *, log
         _text(16, HEIGHT / 2, y_name, "middle", f' transform="rotate(-90 16 {HEIGHT / 2:g})"'),
     ]
     for tick in x.ticks():
-        out += [_line(x.at(tick), TOP, x.at(tick), HEIGHT - BOTTOM), _text(x.at(tick), HEIGHT - BOTTOM + 18, short(tick), "middle")]
+        out += [
+            _line(x.at(tick), TOP, x.at(tick), HEIGHT - BOTTOM),
+            _text(x.at(tick), HEIGHT - BOTTOM + 18, short(tick), "middle"),
+        ]
     for tick in y.ticks():
         out += [_line(LEFT, y.at(tick), WIDTH - RIGHT, y.at(tick)), _text(LEFT - 8, y.at(tick) + 4, short(tick), "end")]
     for i, one in enumerate(series):

@@ -83,7 +83,9 @@ def test_a_permit_exits_0_and_a_deny_exits_1_with_its_reason(socket: str) -> Non
     deny = pepcore("check", *DENY, "--socket", socket)
     assert (deny.returncode, deny.stderr) == (1, "")
     assert deny.stdout.startswith("deny: production takes deploys from main only")
-    nobody = pepcore("check", "Job::other", "deploy", "Environment::shop-production", 'branch="main"', "--socket", socket)
+    nobody = pepcore(
+        "check", "Job::other", "deploy", "Environment::shop-production", 'branch="main"', "--socket", socket
+    )
     assert (nobody.returncode, nobody.stdout) == (1, "deny: no policy permits this\n")
 
 
