@@ -1,1 +1,1 @@
-"""Benchmarks: what pepcore costs, beside the bare floor, in one run. `README.md` tells how; `pepcore bench` runs them."""
+"""Benchmarks: what pepcore costs, beside the bare floor, in one run. See `README.md`, run `pepcore bench`."""

@@ -73,7 +73,7 @@ def corpus(policies: int, entities: int, questions: int = 1000) -> Corpus:
     by_kind: dict[str, list[Uid]] = {}
     for t in things:
         by_kind.setdefault(t[0], []).append(t)
-    draw = random.Random(7)  # noqa: S311
+    draw = random.Random(7)
     asked = []
     for _ in range(questions):
         action, kind = draw.choice(of)
@@ -123,5 +123,5 @@ def distinct(of: Corpus, number: int) -> Iterable[bytes]:
 def zipf(universe: int, draws: int, exponent: float = 0.99, seed: int = 11) -> list[int]:
     """Ranks drawn by Zipf's law."""
     sums = list(itertools.accumulate(1 / (rank + 1) ** exponent for rank in range(universe)))
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     return [bisect.bisect_left(sums, draw.random() * sums[-1]) for _ in range(draws)]

@@ -125,7 +125,7 @@ def entries(run: Run) -> None:
     for number in run.plan.entries:
         run.bar.step(f"{number:,} cached entries", number / 8000 + run.plan.seconds * run.plan.rounds)
         questions = list(corpus.distinct(run.small, number))
-        random.Random(5).shuffle(questions)  # noqa: S311
+        random.Random(5).shuffle(questions)
         keys = corpus.write_keys(run.stage.folder / "many", questions)
         run.stage.load(daemon, "--count", number, "--in-flight", 64, keys=keys)
         options: list[object] = ["--in-flight", 64, "--duration", run.plan.seconds, "--warm", 2000]

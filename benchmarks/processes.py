@@ -84,7 +84,7 @@ class Stage:
             raise BenchError("no C compiler: install gcc, or set CC")
         out = self.folder / name
         command = [compiler, "-O2", "-o", str(out), str(HERE / f"{name}.c")]
-        built = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
         if built.returncode:
             raise BenchError(f"`{' '.join(command)}` failed: {built.stderr.strip()}")
         return out
@@ -92,7 +92,7 @@ class Stage:
     def _start(self, name: str, command: list[str], path: Path, sizes: list[str]) -> Server:
         log = (self.folder / f"{path.parent.name}-{name}.log").open("wb")
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)  # noqa: S603
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
@@ -155,7 +155,7 @@ class Stage:
 
     def load(self, server: Server, *options: object, keys: Path | None = None) -> dict[str, float]:
         """Run the generator; its JSON line. Refuses a run with faults or errors."""
-        done = subprocess.run(self.command(server, *options, keys=keys), capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(self.command(server, *options, keys=keys), capture_output=True, text=True, check=False)
         if done.returncode:
             raise BenchError(f"load against {server.name} failed: {done.stderr.strip()}")
         said: dict[str, float] = json.loads(done.stdout)
@@ -167,7 +167,7 @@ class Stage:
     def beside(self, command: list[str]) -> Iterator[dict[str, float]]:
         """Run a generator meanwhile; its own figures are in the dict afterwards. It is ended by its --duration."""
         said: dict[str, float] = {}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # noqa: S603
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             yield said
         finally:

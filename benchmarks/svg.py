@@ -58,7 +58,8 @@ def chart(
     x = Axis([p[0] for p in points], LEFT, WIDTH - RIGHT, log_x)
     y = Axis([p[1] for p in points], HEIGHT - BOTTOM, TOP, log_y)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         _text(WIDTH / 2, 20, title, "middle", ' font-size="15"'),
         _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x_name, "middle"),

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from pepcore.cli import COMMANDS, EXIT_CODES
 
 COMPANY = Path(__file__).parent.parent / "pepcore" / "cli" / "demo" / "company"
@@ -482,7 +483,8 @@ def test_the_bash_completion_loads_and_completes(tmp_path: Path, typed: str, off
     program = (
         f"set -eu; source {script}; complete -p pepcore > /dev/null; COMP_LINE='{typed}'; "
         f"read -ra COMP_WORDS <<< \"$COMP_LINE\"; [[ $COMP_LINE != *' ' ]] || COMP_WORDS+=(''); "
-        'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _pepcore; for w in ${COMPREPLY[@]+"${COMPREPLY[@]}"}; do echo "$w"; done'
+        "COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _pepcore; "
+        'for w in ${COMPREPLY[@]+"${COMPREPLY[@]}"}; do echo "$w"; done'
     )
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 def run(*command: str | Path, cwd: Path, fails: bool = False) -> str:
     """Run a command that knows nothing of this environment; return what it prints."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PEPCORE", "VIRT"))}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)  # noqa: S603
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert (done.returncode != 0) == fails, f"{command}: {done.stdout}\n{done.stderr}"
     return done.stdout
 

@@ -34,7 +34,7 @@ def compile_c(source: Path, out: Path, *flags: str, include: Path = ROOT / "bind
     if COMPILER is None:
         pytest.fail("no C compiler: install gcc, which the set-up of pepcore needs, too")
     flags = (*flags, "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{include}", "-o", str(out))
-    built = subprocess.run([COMPILER, str(source), *flags], capture_output=True, text=True)  # noqa: S603
+    built = subprocess.run([COMPILER, str(source), *flags], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return out
 
@@ -43,7 +43,7 @@ class Driver:
     """A running tests/c/drive.c: one command a line, one answer a line."""
 
     def __init__(self, program: Path, **popen: Any) -> None:
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -219,14 +219,14 @@ sys.stdin.read()
 def test_only_a_daemon_of_a_trusted_owner_is_believed(
     driver: Driver, tmp_path: Path, server_uid: int, owner_uid: int, mode: int, permit: bool
 ) -> None:
-    run = Path("/tmp") / f"pepcore-{os.getpid()}"  # noqa: S108  (pytest's own directories are closed to other users)
+    run = Path("/tmp") / f"pepcore-{os.getpid()}"
     run.mkdir()
     os.chown(run, owner_uid, owner_uid)
     run.chmod(mode)
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         code = f"import os, sys; sys.path[:0] = sys.argv[2:]; import harness; os.setuid({server_uid})\n{SERVER}"
-        server = subprocess.Popen(  # noqa: S603
+        server = subprocess.Popen(
             [sys.executable, "-c", code, str(run / "s"), *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -100,11 +100,11 @@ def mutate(rng: random.Random) -> bytes:
 
 def disagreement(program: Path, seed: int, cases: int) -> str:
     """Run mutated replies through a driver; return the first on which it and `judge` differ, or ''."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     replies = [mutate(rng) for _ in range(cases)]
     script = "connect /x - " + " ".join(h.encode().hex() for h in HANDLES) + "\nask 413a3a62 63 413a3a62\n"
     script += "".join(f"feed {reply.hex()}\n" for reply in replies)
-    run = subprocess.run([program], input=script, capture_output=True, text=True)  # noqa: S603
+    run = subprocess.run([program], input=script, capture_output=True, text=True)
     answers = run.stdout.splitlines()[2:]
     for reply, line in zip(replies, answers, strict=False):
         try:

@@ -26,7 +26,7 @@ def pep(request: pytest.FixtureRequest, programs: dict[str, Path]) -> Run:
     def run(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if key not in ("PEPCORE_SOCKET", "XDG_RUNTIME_DIR")}
         command = [programs[request.param], *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env={**clean, **environment})  # noqa: S603
+        return subprocess.run(command, capture_output=True, text=True, env={**clean, **environment})
 
     return run
 
@@ -154,9 +154,9 @@ def test_text_from_the_daemon_cannot_drive_a_terminal(pep: Run, serve: Serve) ->
 def test_an_answer_that_could_not_be_written_is_no_permit(programs: dict[str, Path], serve: Serve) -> None:
     command = [programs["pep"], *QUESTION, "--socket", str(serve().path)]
     with Path("/dev/full").open("w") as full:
-        assert subprocess.run(command, stdout=full).returncode == 3  # noqa: S603
+        assert subprocess.run(command, stdout=full).returncode == 3
     with Path(os.devnull).open("w") as null:
-        assert subprocess.run(command, stdout=null).returncode == 0  # noqa: S603
+        assert subprocess.run(command, stdout=null).returncode == 0
 
 
 def test_help_teaches_and_version_tells(pep: Run) -> None:
@@ -175,7 +175,7 @@ def test_the_header_is_cplusplus_too(tmp_path: Path) -> None:
     source = tmp_path / "x.cc"
     source.write_text('#define PEPCORE_IMPLEMENTATION\n#include "pepcore.h"\nint main() { return 0; }\n')
     command = [compiler, "-Wall", "-Wextra", "-Werror", f"-I{ROOT}/bindings/c", str(source), "-o", str(tmp_path / "x")]
-    subprocess.run(command, check=True)  # noqa: S603
+    subprocess.run(command, check=True)
 
 
 def test_the_example_of_the_readme_compiles_and_permits(tmp_path: Path, serve: Serve) -> None:
@@ -185,7 +185,7 @@ def test_the_example_of_the_readme_compiles_and_permits(tmp_path: Path, serve: S
     program = compile_c(source, tmp_path / "example", *SANITIZE)
     for path, status in ((serve().path, 0), (tmp_path / "none", 1)):
         environment = {**os.environ, "PEPCORE_SOCKET": str(path)}
-        assert subprocess.run([program], env=environment).returncode == status  # noqa: S603
+        assert subprocess.run([program], env=environment).returncode == status
 
 
 def test_two_files_share_one_implementation(tmp_path: Path) -> None:
@@ -193,5 +193,5 @@ def test_two_files_share_one_implementation(tmp_path: Path) -> None:
     (tmp_path / "b.c").write_text('#include "pepcore.h"\nint main(void) { return pep_fault_name(0) == 0; }\n')
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{ROOT}/bindings/c", "-o", str(tmp_path / "two")]
     assert COMPILER is not None
-    subprocess.run([COMPILER, tmp_path / "a.c", tmp_path / "b.c", *flags], check=True)  # noqa: S603
-    subprocess.run([tmp_path / "two"], check=True)  # noqa: S603
+    subprocess.run([COMPILER, tmp_path / "a.c", tmp_path / "b.c", *flags], check=True)
+    subprocess.run([tmp_path / "two"], check=True)

@@ -74,7 +74,7 @@ def attributes(r: Random, type_: str) -> dict[str, Any]:
 
 
 def make(seed: int) -> World:
-    r = Random(seed)  # noqa: S311 (a generator of tests)
+    r = Random(seed)
     w = World(seed, schema=SCHEMA if r.random() < 0.45 else None)
     for type_, n in COUNT.items():
         if type_ in OPEN:
