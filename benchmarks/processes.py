@@ -8,6 +8,7 @@ Never: pins a process (a daemon's workers inherit its cores: pinned to one they 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -67,6 +68,7 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="pepcore-bench."))
         self.folder.chmod(0o755)  # the flood comes from another uid
         self.servers: list[Server] = []
+        self._numbers = itertools.count(1)
         self.load_path = self._build("load")
         self.echo_path = self._build("echo")
 
@@ -107,7 +109,7 @@ class Stage:
         return server
 
     def _place(self, name: str) -> Path:
-        folder = self.folder / f"{name}.{len(self.servers)}"
+        folder = self.folder / f"{name}.{next(self._numbers)}"
         folder.mkdir()
         return folder / "s"
 
