@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a frame may stay half sent."""
     queued: int = 4 << 20
     """Bytes of replies a peer may leave unread before its connection is closed."""
+    unread: str = "10s"
+    """How long a peer may leave replies unread before its connection is closed."""
     waiting: int = 65536
     """Questions that wait for the PDP, all peers."""
     waiting_per_peer: int = 16384
@@ -92,8 +95,9 @@ class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     share: str = ""
     """Peers that name the same word share one cache partition."""
 
-    def matches(self, uid: int, gid: int) -> bool:
-        return (self.user is None or _uid(self.user) == uid) and (self.group is None or _gid(self.group) == gid)
+    def ids(self) -> tuple[int | None, int | None]:
+        """Uid and gid, None for any. Raises ConfigError for a name that does not exist."""
+        return _number("user", self.user, _uid), _number("group", self.group, _gid)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,12 +109,23 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: tuple[Peer, ...] = ()
 
 
-def _uid(user: str | int) -> int:
-    return user if isinstance(user, int) else pwd.getpwnam(user).pw_uid
+def _uid(user: str) -> int:
+    return pwd.getpwnam(user).pw_uid
 
 
-def _gid(group: str | int) -> int:
-    return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
+def _gid(group: str) -> int:
+    return grp.getgrnam(group).gr_gid
+
+
+def _number(key: str, value: str | int | None, look_up: Callable[[str], int]) -> int | None:
+    if isinstance(value, str):
+        try:
+            return look_up(value)
+        except (KeyError, ValueError):
+            raise ConfigError(f"`{key}`: there is no {key} `{value}` on this host") from None
+    if value is not None and not 0 <= value < 0xFFFFFFFF:
+        raise ConfigError(f"`{key}`: `{value}` is not a number from 0 to 4294967294")
+    return value
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -125,15 +140,25 @@ def load(path: str | os.PathLike[str]) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"`{path}`: {error}") from None
+        raise ConfigError(f"`{path}`: {_in_words(str(error))}") from None
     return validate(config, file.parent, str(path))
+
+
+def _in_words(text: str) -> str:
+    """What msgspec says, with the key first."""
+    what, _, where = text.partition(" - at `$")
+    key = where.rstrip("`").removeprefix(".").replace("[...]", "[]")
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what)
+    if unknown:
+        return f"`{key + '.' if key else ''}{unknown[1]}` is not a key that is known here: remove or correct it"
+    return f"`{key}`: {what[:1].lower()}{what[1:]}"
 
 
 def validate(config: Config, folder: Path | None = None, name: str = "the configuration") -> Config:
     """Check what types cannot say, and make paths absolute. Raises ConfigError."""
     limits, keep = config.limits, config.cache
     checks = [
-        ("daemon.workers", -1 <= config.daemon.workers <= 64, "must be -1 to 64"),
+        ("daemon.workers", config.daemon.workers == -1 or 1 <= config.daemon.workers <= 64, "must be -1, or 1 to 64"),
         ("limits.connections", 0 < limits.connections <= 1 << 20, "must be 1 to 1048576"),
         ("limits.connections_per_peer", limits.connections_per_peer > 0, "must be at least 1"),
         ("limits.frame", 1024 <= limits.frame <= 16 << 20, "must be 1024 to 16777216 bytes"),
@@ -148,23 +173,30 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
     for key, fine, advice in checks:
         if not fine:
             raise ConfigError(f"{name}: `{key}` {advice}")
-    for key, text in (
-        ("daemon.drain", config.daemon.drain),
-        ("limits.partial", limits.partial),
-        ("limits.deadline", limits.deadline),
-        ("limits.longest_deadline", limits.longest_deadline),
-        ("cache.permit", keep.permit),
-        ("cache.deny", keep.deny),
+    for key, text, least in (
+        ("daemon.drain", config.daemon.drain, 0),
+        ("limits.partial", limits.partial, 1),
+        ("limits.unread", limits.unread, 1),
+        ("limits.deadline", limits.deadline, 1),
+        ("limits.longest_deadline", limits.longest_deadline, 1),
+        ("cache.permit", keep.permit, 0),
+        ("cache.deny", keep.deny, 0),
     ):
         try:
-            milliseconds(text)
+            if milliseconds(text) < least:
+                raise ConfigError(f"{name}: `{key}` must be at least 1ms")
         except ValueError as error:
             raise ConfigError(f"{name}: `{key}`: {error}") from None
+    if milliseconds(limits.deadline) > milliseconds(limits.longest_deadline):
+        raise ConfigError(f"{name}: `limits.deadline` must not be above `limits.longest_deadline`")
     for i, peer in enumerate(config.peers):
         try:
-            peer.matches(-1, -1)
-        except KeyError as error:
-            raise ConfigError(f"{name}: `peers[{i}]`: {error.args[0]}") from None
+            peer.ids()
+        except ConfigError as error:
+            raise ConfigError(f"{name}: `peers[{i}]`: {error}") from None
+        for pattern in peer.subjects:
+            if pattern != "*" and "::" not in pattern:
+                raise ConfigError(f"{name}: `peers[{i}].subjects`: `{pattern}` has no `::`: write `Type::id` or `*`")
     if folder is None:
         return config
 

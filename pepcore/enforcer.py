@@ -76,6 +76,8 @@ class Enforcer:
 
         `blocked` denies every item (the request's own bounds are not met).
         """
+        if blocked is None and 0 <= not_after <= wall_ms:
+            blocked = Expired("not_after", "the caller's own permission has ended")
         if blocked is not None:
             items = [blocked if isinstance(item, bytes) else item for item in items]
         until = self._until(now, deadline_ns)
@@ -197,11 +199,13 @@ class Enforcer:
         """When `tick` has something to do, or None."""
         return self._waiting.next_deadline()
 
-    def gone(self, to: Any) -> None:
-        """A peer has gone: nothing is sent to it any more, nothing is applied for it."""
-        for waiter in self._waiting.of_peer(to):
-            self._leave(waiter)
-        self._replies = [reply for reply in self._replies if reply.to is not to]
+    def gone(self, *to: Any) -> None:
+        """Peers have gone: nothing is sent to them any more, nothing is applied for them."""
+        for peer in to:
+            for waiter in self._waiting.of_peer(peer):
+                self._leave(waiter)
+        gone = set(map(id, to))
+        self._replies = [reply for reply in self._replies if id(reply.to) not in gone]
 
     def take_replies(self) -> list[Reply]:
         replies, self._replies = self._replies, []

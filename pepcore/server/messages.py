@@ -30,7 +30,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The set is ready, or where and why it is not. `ms`: how long building took, without validation."""
+    """The set is ready, or where and why it is not. `ms`: how long building took, validation included."""
 
     ms: float
     policies: int = 0

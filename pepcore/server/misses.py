@@ -67,11 +67,16 @@ class Misses:
 
     def _evaluate(self, flight: Flight) -> None:
         assert self.inline is not None
-        question = read_question(flight.key)
-        if flight.explain:
-            self.arrived(flight, explain(self.inline, question, flight.asked_ms))
-        else:
-            self.arrived(flight, self.inline.decide([question], flight.asked_ms)[0])
+        said: Decision | dict[str, Any]
+        try:
+            question = read_question(flight.key)
+            if flight.explain:
+                said = explain(self.inline, question, flight.asked_ms)
+            else:
+                said = self.inline.decide([question], flight.asked_ms)[0]
+        except Exception as error:  # a defect of the engine denies this question and no other
+            said = Decision(False, f"the PDP raised {type(error).__name__}")
+        self.arrived(flight, said)
 
     def arrived(self, flight: Flight, said: Decision | dict[str, Any]) -> None:
         if isinstance(said, Decision):

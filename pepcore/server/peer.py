@@ -9,6 +9,7 @@ Never: looks a peer up by pid.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import os
 import re
 import socket
@@ -27,6 +28,24 @@ OVERFLOW_UID = 65534
 OWNERS = 4095
 PARTITIONS_PER_OWNER = 4096
 ANYBODY = Rule()
+
+Match = Callable[[str], object]
+Matcher = tuple[Match, Match]
+
+
+@functools.cache
+def like(pattern: str) -> Match:
+    """Match a whole text; only `*` stands for anything, `?` and `[` for themselves."""
+    return re.compile(fnmatch.translate(re.sub(r"([\[?])", r"[\1]", pattern))).match
+
+
+def entity_like(pattern: str) -> list[Matcher]:
+    """Match type and id each on its own, so that `Agent::*` is no pattern for the type `Agent::Admin`.
+
+    A type may contain `::`, so each `::` of the pattern may be the one between the two.
+    """
+    splits = [m.start() for m in re.finditer("(?=::)", pattern)]
+    return [(like(pattern[:at]), like(pattern[at + 2 :])) for at in splits]
 
 
 class Peer(Struct, frozen=True):
@@ -49,32 +68,35 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
 class Peers:
     """The rules in force, and the numbers given to owners and partitions."""
 
-    def __init__(self, rules: tuple[Rule, ...], listener: str, numbers: Iterator[int]) -> None:
-        """`numbers` outlives a change of the rules: a partition's number is never given twice."""
-        self.rules = rules
+    def __init__(
+        self, rules: tuple[Rule, ...], listener: str, numbers: Iterator[int], owners: dict[int, int] | None = None
+    ) -> None:
+        """`numbers` and `owners` outlive a change of the rules: a partition's number is never given twice, and an
+        owner's stays, since the cache counts by it. Raises ConfigError for a user or group that does not exist."""
+        self.rules = [(rule, *rule.ids()) for rule in rules]  # now: a name service may be slow
         self._numbers = numbers
         self._listener = listener
-        self._owners: dict[int, int] = {}
+        self.owners = {} if owners is None else owners
         self._partitions: dict[tuple[object, ...], Partition] = {}
-        self._subjects: dict[int, Callable[[str], object]] = {}
+        self._subjects: dict[int, list[Matcher]] = {}
         self._made: dict[int, int] = {}
 
     def identify(self, pid: int, uid: int, gid: int) -> Peer:
         """The peer behind these credentials. Raises Refused."""
         if uid == OVERFLOW_UID:
             raise Refused("peer", f"uid `{uid}` stands for a user of another namespace: give that pod its own listener")
-        rule = next((r for r in self.rules if r.matches(uid, gid)), None)
+        rule = next((r for r, u, g in self.rules if u in (None, uid) and g in (None, gid)), None)
         if rule is None:
             if self.rules:
                 raise Refused("peer", f"no rule in the config admits uid `{uid}`, gid `{gid}`")
             rule = ANYBODY
-        owner = self._owners.setdefault(uid, min(len(self._owners), OWNERS))
+        owner = self.owners.setdefault(uid, min(len(self.owners), OWNERS))
         return Peer(uid, gid, pid, owner, rule, rule.administer or (not self.rules and uid == os.geteuid()))
 
     def partition(self, peer: Peer, hello: Hello) -> Partition:
         """The partition of a peer that speaks for a point. Raises Refused or Overloaded."""
         rule = peer.rule
-        if not any(fnmatch.fnmatchcase(hello.point, pattern) for pattern in rule.points):
+        if not any(like(pattern)(hello.point) for pattern in rule.points):
             raise Refused("hello.point", f"`{hello.point}` is not a point that uid `{peer.uid}` may speak for")
         handles = frozenset(hello.handles)
         who = ("share", rule.share) if rule.share else (peer.uid, peer.gid)
@@ -87,14 +109,14 @@ class Peers:
             self._made[peer.owner] = made + 1
             found = Partition(next(self._numbers), peer.owner, hello.point, handles)
             self._partitions[key] = found
-            if rule.subjects != ("*",):
-                self._subjects[found.number] = re.compile("|".join(map(fnmatch.translate, rule.subjects))).match
+            if "*" not in rule.subjects:
+                self._subjects[found.number] = [m for pattern in rule.subjects for m in entity_like(pattern)]
         return found
 
     def admits(self, partition: int, subject: Entity) -> bool:
         """Whether this partition may ask for this subject."""
-        match = self._subjects.get(partition)
-        return match is None or match(f"{subject.type}::{subject.id}") is not None
+        matchers = self._subjects.get(partition)
+        return matchers is None or any(of_type(subject.type) and of_id(subject.id) for of_type, of_id in matchers)
 
     def limited(self, partition: int) -> bool:
         """Whether `admits` has anything to look at."""

@@ -40,7 +40,11 @@ class Place:
             raise ConfigError(f"socket `{path}` is longer than the 107 bytes that a Unix socket address takes")
         self.path = path
         try:
-            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            before = os.umask(0o027)  # what is made here has these modes under any umask
+            try:
+                path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            finally:
+                os.umask(before)
             self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"socket `{path}`: cannot use its directory: {error.strerror}") from None
@@ -59,11 +63,14 @@ class Place:
             self.path.unlink()
         except FileNotFoundError:
             pass
+        except OSError as error:
+            raise ConfigError(f"socket `{self.path}`: the stale one cannot be removed: {error.strerror}") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         before = os.umask(0o117)
         try:
             listener.bind(str(self.path))
         except OSError as error:
+            listener.close()
             raise ConfigError(f"socket `{self.path}` cannot be bound: {error.strerror}") from None
         finally:
             os.umask(before)

@@ -12,38 +12,31 @@ import asyncio
 import itertools
 import os
 import secrets
-import socket
-import subprocess
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
 from ..core.page import Page
 from ..enforcer import Enforcer
-from ..errors import BadFrame, Fault, NotAvailable, Overloaded, Refused, Stale
-from ..flight import Partition, Reply, Times
+from ..errors import BadFrame, ConfigError, Fault, NotAvailable, Overloaded, Refused, Stale
+from ..flight import Flight, Partition
+from ..model import Decision
 from ..settlement import read_question
 from ..version import VERSION
-from ..wire import MAX_MANY, Op, Welcome, error, pack, read_hello, read_many, reply, write_many
-from . import clock
+from ..wire import MAX_MANY, Op, Welcome, error, pack, read_hello, read_many, reply
+from . import clock, logs
+from .changes import keep_fixed, times
 from .connection import Connection
 from .misses import Misses
 from .notices import Notices
 from .peer import Peer, Peers
+from .processes import Process
+from .replies import Explaining, frame_of
 from .workers import Workers
 
 SERVER = f"pepcore/{VERSION}"
-
-
-def times(config: Config) -> Times:
-    return Times(
-        permit_ms=milliseconds(config.cache.permit),
-        deny_ms=milliseconds(config.cache.deny),
-        deadline_ns=milliseconds(config.limits.deadline) * 1_000_000,
-        longest_deadline_ns=milliseconds(config.limits.longest_deadline) * 1_000_000,
-        waiting=config.limits.waiting,
-        waiting_per_owner=config.limits.waiting_per_peer,
-    )
+INLINE_MS = 20.0
+"""A set that takes longer to build is never evaluated on the loop (D11)."""
 
 
 class Service:
@@ -51,13 +44,13 @@ class Service:
 
     def __init__(self, config: Config, listener: str) -> None:
         self.config = config
-        self.partial_s = milliseconds(config.limits.partial) / 1000
+        self._set_times(config)
         self.started_ns = clock.now()
         self.page = Page(secrets.randbits(64) | 1)
         keep = config.cache
         self.cache = Cache(slots=keep.slots, slab=keep.slab_mib << 20, seed=secrets.randbits(64), quota=keep.quota)
         self.gate = Gate(self.cache, self.page, self._hello, frame_limit=config.limits.frame, depth=config.limits.depth)
-        self.notices = Notices(config.notify.file) if config.notify.file else None
+        self.notices = Notices(config.notify.file)
         self.enforcer = Enforcer(
             self.cache,
             self.page,
@@ -72,9 +65,14 @@ class Service:
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
         self._partitions: dict[int, Partition] = {}
+        self._gone: set[object] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self.reloads = self.failed_reloads = 0
+
+    def _set_times(self, config: Config) -> None:
+        self.partial_s = milliseconds(config.limits.partial) / 1000
+        self.unread_s = milliseconds(config.limits.unread) / 1000
 
     # ---- connections ----
 
@@ -94,7 +92,16 @@ class Service:
         owner = self.connections.pop(connection, None)
         if owner is not None:
             self._of_owner[owner] -= 1
-            self.enforcer.gone(connection)
+            if connection.waiting:
+                if not self._gone:
+                    asyncio.get_running_loop().call_soon(self._forget_gone)
+                self._gone |= {connection, connection.explaining}
+
+    def _forget_gone(self) -> None:
+        """Take the requests of those who went out of the enforcer: one look at its flights for all of them."""
+        gone, self._gone = self._gone, set()
+        if gone:
+            self.enforcer.gone(*gone)
 
     def _hello(self, stream: Stream, local: int, body: bytes) -> tuple[int, bytes]:
         partition = self.peers.partition(stream.peer, read_hello(body))
@@ -106,11 +113,16 @@ class Service:
     # ---- requests that the gate could not answer ----
 
     def ask(self, connection: Connection, asks: list[Ask], now: int, wall_ms: int) -> None:
+        faults = []
         for ask in asks:
             try:
+                connection.waiting += 1
                 self._ask(connection, ask, now, wall_ms)
             except Fault as fault:
-                connection.send(error(ask.id, ask.local, fault))
+                connection.waiting -= 1
+                faults.append(error(ask.id, ask.local, fault))
+        if faults:
+            connection.send(b"".join(faults))
         self.progress(now, wall_ms)
 
     def _ask(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
@@ -125,7 +137,7 @@ class Service:
                 )  # fmt: skip
             else:
                 self.enforcer.ask(
-                    partition, connection, ask.id, ask.local, ask.question, now, wall_ms,
+                    partition, connection.explaining, ask.id, ask.local, ask.question, now, wall_ms,
                     deadline_ns=ask.deadline_ns, explain=True,
                 )  # fmt: skip
         elif ask.op == Op.CHECK_MANY:
@@ -133,6 +145,7 @@ class Service:
         elif ask.op == Op.STATS:
             if connection.peer is None or not connection.peer.administers:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
+            connection.waiting -= 1
             connection.send(reply(ask.op, ask.id, ask.local, pack(self.stats())))
         elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
             raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
@@ -170,6 +183,11 @@ class Service:
         self._send()
         self._arm()
 
+    def came(self, flight: Flight, said: Decision | dict[str, object]) -> None:
+        """A worker has decided. Nothing is applied for those who went meanwhile."""
+        self._forget_gone()
+        self.misses.arrived(flight, said)
+
     def idle(self) -> None:
         """A worker has room again."""
         self.progress(clock.now(), clock.wall_ms())
@@ -177,8 +195,10 @@ class Service:
     def _send(self) -> None:
         out: dict[Connection, list[bytes]] = {}
         for r in self.enforcer.take_replies():
-            if not r.to.closed:
-                out.setdefault(r.to, []).append(frame_of(r))
+            to: Connection = r.to.connection if isinstance(r.to, Explaining) else r.to
+            to.waiting -= 1
+            if not to.closed:
+                out.setdefault(to, []).append(frame_of(r))
         for connection, frames in out.items():
             connection.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -201,9 +221,12 @@ class Service:
     # ---- policy sets ----
 
     async def activate(
-        self, workers: Workers, started: list[tuple[subprocess.Popen[bytes], socket.socket]] | None = None
+        self, workers: Workers, started: list[Process] | None = None, config: Config | None = None
     ) -> str:
-        """Load a policy set in its workers, then swap to it. Returns "", or why the old one stays."""
+        """Load a policy set in its workers, then swap to it and its config. Returns "", or why the old one stays.
+
+        What the old workers still have is asked again of the new ones: it was asked before the revision went up.
+        """
         from ..core.obligation import check
         from ..pdp.cedar_source import build
 
@@ -211,8 +234,15 @@ class Service:
         if loaded.error:
             workers.close()
             return f"{loaded.file}:{loaded.line}: {loaded.error}" if loaded.file else loaded.error
-        small = loaded.ms < INLINE_MS
-        inline = build(workers.source, check) if small else None
+        inline = None
+        if loaded.ms < INLINE_MS:  # in a thread: what took a worker so long may take longer here
+            inline = await asyncio.get_running_loop().run_in_executor(None, build, workers.source, check)
+        if config is not None:
+            try:
+                self._apply(config)
+            except ConfigError as error:
+                workers.close()
+                return str(error)
         old, self.misses.workers, self.misses.inline = self.misses.workers, workers, inline
         self.page.bump()
         if old is not None:
@@ -221,15 +251,24 @@ class Service:
         self.idle()
         return ""
 
-    def admit_by(self, config: Config) -> None:
-        """Apply new peer rules and lifetimes. Where the rules changed, everybody connects again."""
+    def _apply(self, config: Config) -> None:
+        """Apply new peer rules, limits and lifetimes. Where the rules changed, everybody connects again.
+
+        Raises ConfigError, and has changed nothing then, where a user or the file of notices does not exist.
+        """
         changed = config.peers != self.config.peers
+        config, kept = keep_fixed(self.config, config)
+        peers = Peers(config.peers, self._listener, self._partition_numbers, self.peers.owners)
+        self.notices.reopen(config.notify.file)
+        if kept:
+            logs.warning("a change in the config needs a restart and is ignored until then", keys=kept)
         self.config = config
+        self._set_times(config)
         self.enforcer.set_times(times(config))
         if changed:
-            self.peers = Peers(config.peers, self._listener, self._partition_numbers)
+            self.peers = peers
             for connection in list(self.connections):
-                connection.transport.abort()
+                connection.drop()
 
     def stats(self) -> dict[str, object]:
         """What `pepcore stats` shows."""
@@ -258,16 +297,3 @@ class Service:
             "reloads": self.reloads,
             "failed_reloads": self.failed_reloads,
         }
-
-
-INLINE_MS = 20.0
-"""A set that takes longer to build is never built on the loop (D11)."""
-
-
-def frame_of(r: Reply) -> bytes:
-    """The reply as it is sent."""
-    if r.bodies is not None:
-        return reply(Op.CHECK_MANY, r.request, r.local, write_many(r.bodies))
-    if r.explanation is not None:
-        return reply(Op.EXPLAIN, r.request, r.local, pack(r.explanation))
-    return reply(Op.CHECK, r.request, r.local, r.body)

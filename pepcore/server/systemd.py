@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import socket
 
+from ..errors import ConfigError
+
+FIRST = 3
+
 
 def notify(*lines: str) -> None:
     """Tell the service manager, e.g. `READY=1`."""
@@ -18,7 +22,7 @@ def notify(*lines: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as s:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as s:
             s.sendto("\n".join(lines).encode(), address)
     except OSError:
         pass  # the manager is gone; serving goes on
@@ -35,11 +39,22 @@ def watchdog_seconds() -> float:
 
 
 def passed_socket() -> socket.socket | None:
-    """The listening Unix socket that systemd opened for this process, or None."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+    """The listening Unix socket that systemd opened for this process, or None. Raises ConfigError."""
+    count = os.environ.get("LISTEN_FDS", "0")
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or count == "0":
         return None
-    os.set_inheritable(3, False)
-    s = socket.socket(fileno=3)
-    if s.family != socket.AF_UNIX or s.type != socket.SOCK_STREAM:
-        return None
+    if count != "1":
+        raise ConfigError(f"`{count}` listening sockets were passed: pass exactly one, a Unix stream socket")
+    try:
+        os.set_inheritable(FIRST, False)
+        s = socket.socket(fileno=FIRST)
+        listens = s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        name = s.getsockname()
+    except OSError as error:
+        raise ConfigError(f"the listening socket that was passed cannot be used: {error.strerror}") from None
+    has_path = isinstance(name, str) and name != ""
+    if s.family != socket.AF_UNIX or s.type != socket.SOCK_STREAM or not listens or not has_path:
+        s.detach()
+        raise ConfigError("the socket that was passed is not a listening Unix stream socket with a path")
+    s.setblocking(False)
     return s

@@ -24,8 +24,8 @@ from .messages import Answer, Ask, Explained, Frames, Load, Loaded, frame, to_wo
 
 def main(number: int) -> None:
     """Serve on the inherited socket with this file number until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the daemon decides when its workers end
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # the daemon decides when its workers end
     daemon = socket.socket(fileno=number)
     with contextlib.suppress(ConnectionError):
         serve(daemon)
@@ -52,6 +52,8 @@ def load(message: Load) -> tuple[Cedar | None, Loaded]:
         return None, Loaded(0.0, file=error.file, line=error.line, error=error.reason)
     except ConfigError as error:
         return None, Loaded(0.0, error=str(error))
+    except Exception as error:
+        return None, Loaded(0.0, error=f"the policies cannot be built: {type(error).__name__}: {error}")
     ms = (time.perf_counter() - started) * 1e3
     return cedar, Loaded(ms, len(cedar.policies), len(cedar.store.entities))
 
@@ -59,10 +61,13 @@ def load(message: Load) -> tuple[Cedar | None, Loaded]:
 def answer(cedar: Cedar | None, ask: Ask) -> Answer | Explained:
     if cedar is None:
         return Answer(ask.number, Decision(False, "this worker has no policies"))
-    question = read_question(ask.question)
-    if ask.explain:
-        return Explained(ask.number, explain(cedar, question, ask.wall_ms))
-    return Answer(ask.number, cedar.decide([question], ask.wall_ms)[0])
+    try:
+        question = read_question(ask.question)
+        if ask.explain:
+            return Explained(ask.number, explain(cedar, question, ask.wall_ms))
+        return Answer(ask.number, cedar.decide([question], ask.wall_ms)[0])
+    except Exception as error:  # a defect of the engine denies this question and no other
+        return Answer(ask.number, Decision(False, f"the PDP raised {type(error).__name__}"))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The worker processes of one policy set, seen from the daemon.
 
 Promises: a question given to a worker comes back as a decision, an explanation, or a fault when the worker dies; a
-worker that dies is replaced; at most WINDOW questions wait in a worker, so that what is queued stays in the
-enforcer, where it is fair over peers.
+worker that dies, or is silent for too long over a question, is ended and replaced; at most WINDOW questions wait in a
+worker, so that what is queued stays in the enforcer, where it is fair over peers.
 Never: blocks the loop; gives a question to a worker whose set is not loaded.
 """
 
@@ -10,44 +10,33 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 from ..flight import Flight
 from ..model import Decision
 from ..pdp.cedar_source import Source
-from . import logs
-from .messages import Answer, Ask, Frames, Load, Loaded, frame, to_daemon
+from . import clock, logs
+from .messages import Answer, Ask, Frames, Loaded, frame, to_daemon
+from .processes import Process, spawn
 
 WINDOW = 8
 RESTART_S = 0.2
+LOAD_S = 60.0
+SILENT_S = 10.0
+"""How long a worker may be silent while it has a question."""
 
 Came = Callable[[Flight, Decision | dict[str, Any]], None]
-
-
-def spawn(source: Source) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a worker process and send it its policies. Needs no loop, so that a start can begin with it."""
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-I", "-m", "pepcore.server.worker", str(theirs.fileno())]
-    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
-    theirs.close()
-    ours.setblocking(True)
-    ours.settimeout(10.0)
-    ours.sendall(frame(Load(source)))
-    ours.setblocking(False)
-    return process, ours
 
 
 class Worker(asyncio.Protocol):
     """One process and what it was given."""
 
-    def __init__(self, pool: Workers, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, pool: Workers, process: Process) -> None:
         self.pool, self.process = pool, process
         self.given: dict[int, Flight] = {}
         self.ready = False
+        self.heard_ns = clock.now()
         self._frames = Frames()
         self._transport: asyncio.WriteTransport | None = None
 
@@ -55,11 +44,12 @@ class Worker(asyncio.Protocol):
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's do not inherit
 
     def data_received(self, data: bytes) -> None:
+        self.heard_ns = clock.now()
         for body in self._frames.feed(data):
             message = to_daemon.decode(body)
             if isinstance(message, Loaded):
                 self.ready = not message.error
-                self.pool.on_loaded(message)
+                self.pool.on_loaded(self, message)
             else:
                 flight = self.given.pop(message.number, None)
                 if flight is not None:
@@ -70,12 +60,15 @@ class Worker(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.ready = False
         self.pool.lost(self)
-        for flight in self.given.values():
+        given, self.given = self.given, {}
+        for flight in given.values():
             self.pool.came(flight, Decision(False, "the worker that evaluated this question ended"))
-        self.given.clear()
+        self.pool.idle()
 
     def give(self, number: int, flight: Flight) -> None:
         assert self._transport is not None
+        if not self.given:
+            self.heard_ns = clock.now()
         self.given[number] = flight
         self._transport.write(frame(Ask(number, flight.asked_ms, flight.explain, flight.key)))
 
@@ -94,25 +87,39 @@ class Workers:
         self._workers: list[Worker] = []
         self._numbers = itertools.count(1)
         self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, started: list[tuple[subprocess.Popen[bytes], socket.socket]] | None = None) -> Loaded:
-        """Start the processes and wait until the first has the set (or says why not), then go on with the rest."""
+    async def start(self, started: list[Process] | None = None) -> Loaded:
+        """Start the processes and wait until the first has the set (or says why not)."""
         loop = asyncio.get_running_loop()
-        begun = started or []
-        while len(begun) < self.count:
-            begun.append(await loop.run_in_executor(None, spawn, self.source))
-        for process, sock in begun:
-            await self._adopt(process, sock)
-        return await self.loaded
+        try:
+            for process in started or []:
+                await self._adopt(process)
+            while len(self._workers) < self.count and not self.loaded.done():
+                await self._adopt(await loop.run_in_executor(None, spawn, self.source))
+            loaded = await asyncio.wait_for(asyncio.shield(self.loaded), LOAD_S)
+        except OSError as error:
+            return Loaded(0.0, error=f"no worker process can be started: {error.strerror or error}")
+        except TimeoutError:
+            return Loaded(0.0, error=f"no worker process had the policies within {LOAD_S:.0f} s")
+        for _ in range(self.count - len(self._workers)):
+            self._replace_later(0.0)
+        self._look()
+        return loaded
 
-    async def _adopt(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+    async def _adopt(self, process: Process) -> None:
         worker = Worker(self, process)
         self._workers.append(worker)
-        await asyncio.get_running_loop().create_connection(lambda: worker, sock=sock)
+        await asyncio.get_running_loop().create_connection(lambda: worker, sock=process.sock)
+        if self._closed:
+            worker.close()
 
-    def on_loaded(self, message: Loaded) -> None:
+    def on_loaded(self, worker: Worker, message: Loaded) -> None:
         if not self.loaded.done():
             self.loaded.set_result(message)
+        elif message.error:
+            logs.error("a worker cannot load the active policies", pid=worker.process.pid, reason=message.error)
+            worker.close()
 
     @property
     def busy(self) -> bool:
@@ -127,26 +134,50 @@ class Workers:
     def give(self, worker: Worker, flight: Flight) -> None:
         worker.give(next(self._numbers), flight)
 
+    def _look(self) -> None:
+        """End the workers that hang: their questions were denied at their deadlines, but they would keep the room."""
+        if self._closed:
+            return
+        silent = clock.now() - int(SILENT_S * 1e9)
+        for worker in list(self._workers):
+            if worker.given and worker.heard_ns < silent:
+                logs.error("a worker was silent for too long and is ended", pid=worker.process.pid)
+                worker.process.end_soon(0.0)
+                worker.close()
+        asyncio.get_running_loop().call_later(1.0, self._look)
+
     def lost(self, worker: Worker) -> None:
         if worker not in self._workers:
             return
         self._workers.remove(worker)
-        asyncio.get_running_loop().run_in_executor(None, worker.process.wait)
+        worker.process.end_soon()
         if self._closed:
             return
         if not self.loaded.done():
             self.loaded.set_result(Loaded(0.0, error="the worker process ended before it had loaded the policies"))
             return
         logs.error("a worker ended and is replaced", pid=worker.process.pid)
-        asyncio.get_running_loop().call_later(RESTART_S, lambda: asyncio.ensure_future(self._replace()))
+        self._replace_later(RESTART_S)
 
-    async def _replace(self) -> None:
-        if not self._closed:
-            process, sock = await asyncio.get_running_loop().run_in_executor(None, spawn, self.source)
+    def _replace_later(self, delay: float) -> None:
+        task = asyncio.get_running_loop().create_task(self._replace(delay))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _replace(self, delay: float) -> None:
+        """Start one more worker, as often as it takes: descriptors or memory may be short for a while."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(delay)
             if self._closed:
-                sock.close()
                 return
-            await self._adopt(process, sock)
+            try:
+                process = await loop.run_in_executor(None, spawn, self.source)
+            except OSError as error:
+                logs.limited("a worker process cannot be started", reason=str(error))
+                delay = 1.0
+                continue
+            return await self._adopt(process)
 
     def pids(self) -> list[int]:
         return [w.process.pid for w in self._workers]
