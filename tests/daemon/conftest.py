@@ -59,7 +59,7 @@ class Daemon:
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-c", START, str(self.config), self.before], stderr=log, **self.popen
             )
         return self.process

@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_directory_and_socket_have_their_modes_under_any_umask(serve, umask):
 
 def test_a_path_too_long_for_a_socket_is_refused_by_name():
     with pytest.raises(ConfigError, match="longer than the 107 bytes"):
-        Place(__import__("pathlib").Path("/tmp") / ("x" * 120))  # noqa: S108
+        Place(Path("/tmp") / ("x" * 120))  # noqa: S108
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,15 @@ def test_a_start_that_fails_says_one_clear_line_and_exits_3(make, break_it, says
 
 
 def children(pid: int) -> list[int]:
-    """Worker processes whose parent is, or was, this one: they name it nowhere, so look at parents."""
-    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    return [int(p) for p, parent in (line.split() for line in found.splitlines()) if int(parent) == pid]
+    """Processes that this one started and did not end (left behind, if any)."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
 
 
 def alive(pid: int) -> bool:
