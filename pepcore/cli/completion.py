@@ -43,7 +43,7 @@ def _valued() -> str:
         name
         for command in COMMANDS
         for option in options_of(parser_of(command))
-        if option.nargs is None
+        if option.nargs != 0
         for name in option.option_strings
     }
     return "|".join(sorted(found))
