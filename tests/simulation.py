@@ -184,7 +184,7 @@ class Host:
             raise Broken("stale: permitted by policies that are not in force any more")
         if asked.semantic is None and self.now > asked.until:
             raise Broken("deadline: permitted after it had passed")
-        if 0 <= asked.not_after and (self.wall >= asked.not_after or left > asked.not_after - self.wall):
+        if asked.not_after >= 0 and (self.wall >= asked.not_after or left > asked.not_after - self.wall):
             raise Broken("token: permitted past the caller's own permission")
         if left > PERMIT_MS:
             raise Broken("lifetime: longer than any permit lives")

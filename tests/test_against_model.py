@@ -1,6 +1,6 @@
-"""The compiled core equals the reference model (tests/model/pep.py): a Hypothesis state machine and a seeded generator.
+"""The compiled core equals the reference model, tests/model/pep.py: a state machine and a seeded generator.
 
-`PEPCORE_HISTORIES=1000000 pytest tests/test_against_model.py` plays a million; `PEPCORE_SEED` repeats one run.
+`PEPCORE_HISTORIES=1000000 pytest tests/test_against_model.py` plays a million histories; `PEPCORE_SEED` repeats one.
 """
 
 import os
@@ -89,7 +89,7 @@ TestTheCoreEqualsTheModelInEveryHistoryThatHypothesisFinds = Histories.TestCase
 
 def history(seed: int) -> None:
     """Play one seeded history; raises Differs."""
-    r = random.Random(seed)
+    r = random.Random(seed)  # noqa: S311
     both = Both(r.choice((8, 16, 32)), r.randint(4, 60), r.choice((0.3, 0.6, 1.0)), r.getrandbits(64))
     near = r.sample(range(len(KEYS)), r.randint(2, len(KEYS)))
     ages, sizes = (None, None, 0, 15, 1000), (0, 1, 60, 200)

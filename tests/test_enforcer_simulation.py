@@ -217,7 +217,7 @@ def test_a_peer_killed_at_any_await_point_leaks_nothing_and_gets_nothing_applied
         assert play(point).sent == [], point
     assert len(play(5).sent) < 3
     monkeypatch.setattr(Enforcer, "gone", lambda self, to: None)
-    with pytest.raises(Broken, match="gone|once"):
+    with pytest.raises(Broken, match=r"gone|once"):
         play(4)
 
 

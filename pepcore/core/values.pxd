@@ -38,5 +38,4 @@ cdef int token(Walk* w, Token* t) noexcept nogil
 cdef int text(Walk* w, Name* out) noexcept nogil
 cdef int value(Walk* w, int depth) noexcept nogil
 cdef int mapping(Walk* w, int depth) noexcept nogil
-cdef bint is_utf8(const unsigned char* p, const unsigned char* end) noexcept nogil
 cdef int compare(const Name* a, const Name* b) noexcept nogil

@@ -130,7 +130,7 @@ class Waiter:
 
 
 class Pep:
-    """`owner` names the owner of a partition; a reply: request, permit, fault, cached, left, id, revision, payload."""
+    """A reply is (request, permit, fault, cached, left ms, id, revision, payload); `owner`: of each partition."""
 
     def __init__(self, cache, owner, permit_ms, deny_ms):
         self.cache, self.owner, self.permit_ms, self.deny_ms = cache, owner, permit_ms, deny_ms
