@@ -89,7 +89,7 @@ units = [
         extra_compile_args=[*CFLAGS[FLAVOUR], "-Wno-unused-function"],
         extra_link_args=["-fsanitize=address,undefined"] if FLAVOUR == "asan" else [],
     )
-    for path in sorted(glob("pepcore/core/*.pyx"))
+    for path in sorted(glob("pepcore/core/*.pyx") + glob("pepcore/server/*.pyx"))
 ]
 
 setup(

@@ -36,6 +36,8 @@ cdef class Gate:
     cdef uint32_t frame_limit
     cdef int depth
     cdef object hello
+    cdef Py_ssize_t take(self, Stream s, const unsigned char* data, Py_ssize_t size, int64_t now,
+                         int64_t wall_ms) except -1
     cdef int keep(self, Stream s, const unsigned char* at, const unsigned char* end, bint inside) except -1
     cdef Slot* live(self, uint32_t partition, const unsigned char* key, Py_ssize_t size, int64_t now) noexcept
     cdef int ask(self, Stream s, const Frame* f, uint32_t partition, const Tail* t, bytes question,

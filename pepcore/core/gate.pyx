@@ -84,19 +84,26 @@ cdef class Gate:
 
         `now` is CLOCK_BOOTTIME ns, `wall_ms` Unix ms. Afterwards look at `s.asks`, `s.lost` and `s.more`.
         """
-        cdef const unsigned char* at = <const unsigned char*> <const char*> data
-        cdef const unsigned char* end = at + len(data)
+        if self.take(s, <const unsigned char*> <const char*> data, len(data), now, wall_ms) == 0:
+            return None
+        return PyBytes_FromStringAndSize(<char*> self.out.data, self.out.size)
+
+    cdef Py_ssize_t take(self, Stream s, const unsigned char* data, Py_ssize_t size, int64_t now,
+                         int64_t wall_ms) except -1:
+        """`feed` for compiled callers: the replies are the first bytes of `self.out`, as many as this returns."""
+        cdef const unsigned char* at = data
+        cdef const unsigned char* end = data + size
         cdef Py_ssize_t kept = s.rest.size
         cdef Frame f
         cdef Cut whole
+        self.out.size = 0
         if s.lost:
-            return None
+            return 0
         if kept > 0:
-            s.rest.limit = kept + len(data)
-            if not put(&s.rest, at, len(data)):
+            s.rest.limit = kept + size
+            if not put(&s.rest, data, size):
                 raise MemoryError
             at, end = s.rest.data, s.rest.data + s.rest.size
-        self.out.size = 0
         s.more = False
         while True:
             whole = cut(at, end - at, self.frame_limit, &f)
@@ -120,9 +127,7 @@ cdef class Gate:
                 s.more = True
                 break
         self.keep(s, at, end, kept > 0)
-        if self.out.size == 0:
-            return None
-        return PyBytes_FromStringAndSize(<char*> self.out.data, self.out.size)
+        return self.out.size
 
     cdef int keep(self, Stream s, const unsigned char* at, const unsigned char* end, bint inside) except -1:
         """Keep the bytes that belong to a frame that is not whole, or that were not reached yet."""

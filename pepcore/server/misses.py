@@ -16,6 +16,7 @@ from ..pdp.cedar import Cedar
 from ..pdp.cedar_explain import explain
 from ..settlement import read_question
 from . import clock
+from .turn import Served
 from .workers import Workers
 
 ALONE_NS = 10_000_000
@@ -29,13 +30,7 @@ class Misses:
         self.workers: Workers | None = None
         self.inline: Cedar | None = None
         self.evaluated_inline = self.evaluated_by_workers = 0
-        self._owner = -1
-        self._others_ns = 0
-
-    def served(self, owner: int, now: int) -> None:
-        """A peer's bytes were read: remember when somebody else was served last."""
-        if owner != self._owner:
-            self._owner, self._others_ns = owner, now
+        self.served = Served()
 
     def pump(self, now: int, wall_ms: int) -> None:
         """Hand on what waits, as far as there is room."""
@@ -62,7 +57,7 @@ class Misses:
             self.inline is not None
             and self.enforcer.waiting == 1
             and (self.workers is None or not self.workers.busy)
-            and now - self._others_ns > ALONE_NS
+            and now - self.served.others_ns > ALONE_NS
         )
 
     def _evaluate(self, flight: Flight) -> None:

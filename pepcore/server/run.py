@@ -106,7 +106,7 @@ async def serve(
     begun: list[Process],
     seen: tuple[object, ...],
 ) -> int:
-    from .connection import Connection
+    from .listener import Listener
     from .reload import Reloader
     from .service import Service
 
@@ -125,7 +125,7 @@ async def serve(
     if why:
         raise ConfigError(why)
     listener = passed or place.listen()
-    server = await loop.create_unix_server(lambda: Connection(service), sock=listener, backlog=1024)
+    accepting = Listener(service, listener)
     tasks = [asyncio.create_task(reloader.run())]
     if config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
@@ -144,7 +144,7 @@ async def serve(
     systemd.notify("STOPPING=1")
     logs.info("draining", waiting=service.enforcer.waiting)
     place.leave()
-    server.close()
+    accepting.close()
     await drain(service)
     for task in tasks:
         task.cancel()

@@ -76,17 +76,20 @@ class Service:
 
     # ---- connections ----
 
-    def admit(self, connection: Connection, pid: int, uid: int, gid: int) -> Peer:
-        """A peer has connected. Raises Refused or Overloaded."""
+    def admit(self, pid: int, uid: int, gid: int) -> Peer:
+        """Who has connected, if there is room for him. Raises Refused or Overloaded."""
         peer = self.peers.identify(pid, uid, gid)
         limits = self.config.limits
         if len(self.connections) >= limits.connections:
             raise Overloaded("connections", f"{limits.connections} are open already")
         if self._of_owner.get(peer.owner, 0) >= limits.connections_per_peer:
             raise Overloaded("connections", f"uid `{uid}` has {limits.connections_per_peer} open already")
-        self.connections[connection] = peer.owner
-        self._of_owner[peer.owner] = self._of_owner.get(peer.owner, 0) + 1
         return peer
+
+    def connected(self, connection: Connection) -> None:
+        owner = connection.peer.owner
+        self.connections[connection] = owner
+        self._of_owner[owner] = self._of_owner.get(owner, 0) + 1
 
     def gone(self, connection: Connection) -> None:
         owner = self.connections.pop(connection, None)
@@ -143,7 +146,7 @@ class Service:
         elif ask.op == Op.CHECK_MANY:
             self._ask_many(connection, ask, now, wall_ms)
         elif ask.op == Op.STATS:
-            if connection.peer is None or not connection.peer.administers:
+            if not connection.peer.administers:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
             connection.waiting -= 1
             connection.send(reply(ask.op, ask.id, ask.local, pack(self.stats())))

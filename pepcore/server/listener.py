@@ -1,0 +1,69 @@
+"""The listening socket: accepts peers, names them, hands them on.
+
+Promises: a peer is named by the kernel before a byte of it is read; a peer that is not admitted sees its connection
+closed, which a client takes as a deny; running out of descriptors closes the surplus at once instead of leaving it to
+wait (a spare descriptor is kept for that).
+Never: reads from a peer; accepts without end in one turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from ..errors import Fault
+from . import logs
+from .connection import Connection
+from .peer import credentials
+
+if TYPE_CHECKING:
+    from .service import Service
+
+AT_ONCE = 64
+
+
+class Listener:
+    """Accepts for a service until closed."""
+
+    def __init__(self, service: Service, sock: socket.socket) -> None:
+        self._service, self._sock = service, sock
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        self._loop.add_reader(sock, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away()
+                logs.limited("a peer could not be accepted", reason=error.strerror)
+                return
+            sock.setblocking(False)
+            try:
+                peer = self._service.admit(*credentials(sock))
+            except (Fault, OSError) as refused:
+                logs.limited("a peer was refused", reason=str(refused))
+                sock.close()
+                continue
+            self._service.connected(Connection(self._service, sock, peer))
+
+    def _turn_away(self) -> None:
+        """No descriptor is left: use the spare one to close the next peer, so that it need not wait."""
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._sock.accept()[0].close()
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
+        os.close(self._spare)

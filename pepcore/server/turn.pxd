@@ -1,0 +1,16 @@
+from libc.stdint cimport int64_t
+
+from ..core.gate cimport Gate, Stream
+
+cdef class Served:
+    cdef public int owner
+    cdef public int64_t others_ns
+
+cdef class Turn:
+    cdef Gate gate
+    cdef Stream stream
+    cdef Served served
+    cdef object rest, ended
+    cdef int fd, owner
+    cdef bint partial               # the stream held half a frame after the last read
+    cdef int take(self, Py_ssize_t size) except -1

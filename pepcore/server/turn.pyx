@@ -1,0 +1,87 @@
+"""One read of one connection, compiled: what runs for every hit.
+
+Promises: the bytes of a read go from the kernel into the gate and its replies back with one `recv` and one `send`; no
+Python object is made for a hit; only what the gate could not answer, and what the kernel would not take, reaches
+Python code (`rest`, in connection.py).
+Never: decides; keeps bytes (the stream and the connection do); blocks (MSG_DONTWAIT).
+"""
+
+cimport cython
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport int64_t
+
+from ..core.gate cimport Gate, Stream
+
+cdef extern from "<sys/socket.h>" nogil:
+    Py_ssize_t recv(int, void*, size_t, int)
+    Py_ssize_t send(int, const void*, size_t, int)
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int, timespec*)
+    int CLOCK_BOOTTIME, CLOCK_REALTIME
+
+cdef enum:
+    READ = 65536                # bytes that one turn of the loop takes from a peer: a few hundred questions
+
+# One buffer for all connections: what a read leaves over is copied into its stream before the next one begins.
+cdef unsigned char buffer[READ]
+
+
+@cython.final
+cdef class Served:
+    """Which peer was served last, and when another one was: a miss is evaluated inline only if its peer is alone."""
+
+    def __cinit__(self):
+        self.owner = -1
+
+
+@cython.final
+cdef class Turn:
+    """The reading side of a connection.
+
+    `rest(now, wall_ms, progress, unsent)` takes over where the hit path ends; `unsent` are bytes that the kernel did not
+    take. `ended()` is called when the peer has closed or the socket failed.
+    """
+
+    def __cinit__(self, int fd, Gate gate not None, Stream stream not None, Served served not None, int owner, rest,
+                  ended):
+        self.fd, self.gate, self.stream, self.served, self.owner = fd, gate, stream, served, owner
+        self.rest, self.ended = rest, ended
+
+    def readable(self):
+        """The kernel has bytes for us."""
+        cdef Py_ssize_t n = recv(self.fd, buffer, READ, MSG_DONTWAIT)
+        if n > 0:
+            self.take(n)
+        elif n == 0 or (errno != EAGAIN and errno != EINTR):
+            self.ended()
+
+    def again(self):
+        """Go on with what the gate left in the stream, to bound its output."""
+        self.take(0)
+
+    cdef int take(self, Py_ssize_t size) except -1:
+        cdef timespec t
+        cdef int64_t now, wall_ms
+        cdef Stream s = self.stream
+        cdef Py_ssize_t sent = 0
+        cdef Py_ssize_t out
+        clock_gettime(CLOCK_BOOTTIME, &t)
+        now = t.tv_sec * 1000000000LL + t.tv_nsec
+        clock_gettime(CLOCK_REALTIME, &t)
+        wall_ms = t.tv_sec * 1000LL + t.tv_nsec // 1000000
+        if self.served.owner != self.owner:
+            self.served.owner, self.served.others_ns = self.owner, now
+        out = self.gate.take(s, buffer, size, now, wall_ms)
+        if out > 0:
+            sent = send(self.fd, self.gate.out.data, out, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if sent < 0:
+                sent = 0        # full or broken: whoever sends the rest finds out
+        if sent < out or s.asks or s.more or s.lost or s.rest.size > 0 or self.partial:
+            self.partial = s.rest.size > 0
+            self.rest(now, wall_ms, out > 0, (<const char*> self.gate.out.data)[sent:out] if sent < out else b"")
+        return 0
