@@ -22,7 +22,7 @@ from .cache cimport Cache, Slot, find
 from .cursor cimport Buffer, put, reserve
 from .frame cimport (
     CHECK, CHECK_MANY, ERROR, EXPLAIN, HAS_DEADLINE, HAS_MIN_REVISION, HAS_NOT_AFTER, HAS_TRACE, HEADER, HELLO,
-    LOST, PARTIAL, REPLY, TRACE, VERSION, Cut, Frame, Tail, cut, read_tail, tail_size, write_header,
+    LEASE, LOST, PARTIAL, REPLY, TRACE, VERSION, Cut, Frame, Tail, cut, read_tail, tail_size, write_header,
 )
 from .page cimport Page, unchanged
 from .question cimport CANONICAL, REFUSED, examine, place_of
@@ -238,17 +238,18 @@ cdef class Gate:
         cdef Tail t
         cdef Py_ssize_t tail
         cdef uint32_t partition = 0
+        cdef uint16_t flags = 0 if f.op == LEASE else f.flags      # a lease is not looked into before it is built
         memset(&t, 0, sizeof(Tail))
-        tail = tail_size(f.flags) if f.op == CHECK_MANY else (0 if f.flags == 0 else -1)
+        tail = tail_size(flags) if f.op == CHECK_MANY else (0 if flags == 0 else -1)
         if tail < 0 or tail > <Py_ssize_t> f.length:
             return self.fault(f, 3, "flags", f"`{f.flags}` has a flag that does not belong to this op")
-        if f.question != 0:
+        if f.question != 0 and f.op != LEASE:
             return self.fault(f, 3, "question length", "must be 0 for this op")
         if 0 < f.partition <= <uint32_t> s.count:
             partition = s.partitions[f.partition - 1]
         elif f.partition != 0 or f.op == CHECK_MANY:
             return self.fault(f, 3, "partition", f"`{f.partition}` was not made by a hello of this connection")
-        read_tail(f.body, f.flags, &t)
+        read_tail(f.body, flags, &t)
         return self.ask(s, f, partition, &t, None, (<const char*> f.body)[tail:f.length])
 
     cdef int greet(self, Stream s, const Frame* f) except -1:
