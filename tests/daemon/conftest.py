@@ -142,3 +142,42 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 def serve(make: Callable[..., Daemon]) -> Callable[..., Daemon]:
     """Daemons that serve already."""
     return lambda *args, **kwargs: make(*args, **kwargs).ready()
+
+
+class Other:
+    """A process of another user that asks, and what it was told."""
+
+    def __init__(self, daemon: Daemon, uid: int, gid: int, code: str) -> None:
+        reach(daemon.folder)
+        script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom raw import *\npath = {str(daemon.socket)!r}\n{code}"
+        self.process = subprocess.Popen(
+            ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", sys.executable, "-c", script],  # noqa: S607
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self) -> Any:
+        out, _ = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
+        return json.loads(out)
+
+
+def reach(folder: Path) -> None:
+    """Let other users come to the socket of a test: the modes of the daemon's own are tested elsewhere."""
+    (folder / "run").chmod(0o755)
+    (folder / "run" / "pepcore.sock").chmod(0o666)
+    for parent in [folder, *folder.parents]:
+        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+@pytest.fixture
+def other_uid() -> Callable[..., Other]:
+    """Run code as another user, with `path` and everything of `raw` at hand; it prints JSON."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+
+    def start(daemon: Daemon, code: str, uid: int = 12345, gid: int = 12345) -> Other:
+        return Other(daemon, uid, gid, code)
+
+    return start
