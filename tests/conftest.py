@@ -37,7 +37,7 @@ class Daemon:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "pepcore", "serve"]
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [*command, "--policies", str(self.policies), "--socket", str(self.socket)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -18,26 +18,12 @@ import pytest
 
 import pepcore
 from pepcore import AsyncClient, Client, Denied, Entity
+from tests.both_clients import Both
 from tests.conftest import Daemon
 
 ALICE = ("User::alice", "read", "Document::1")
 PATIENT = 5.0
 """Seconds: so that a busy machine is no deny. What is tested is never that it is reached."""
-
-
-class Both:
-    """One of the two clients behind plain calls; the asyncio one runs on a loop of its own."""
-
-    def __init__(self, kind: str, **settings: Any) -> None:
-        self.loop = asyncio.new_event_loop() if kind == "aconnect" else None
-        made = pepcore.aconnect(**settings) if self.loop else pepcore.connect(**settings)
-        self.client: Any = self.run(made)
-
-    def run(self, made: Any) -> Any:
-        return self.loop.run_until_complete(made) if self.loop else made
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *args, **kwargs: self.run(getattr(self.client, name)(*args, **kwargs))
 
 
 @pytest.fixture(params=["connect", "aconnect"])
@@ -207,7 +193,7 @@ def test_the_socket_is_found_where_the_environment_says(daemon: Daemon, tmp_path
 
     def run(**extra: str) -> str:
         env = {k: v for k, v in os.environ.items() if k not in ("PEPCORE_SOCKET", "XDG_RUNTIME_DIR")} | extra
-        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout  # noqa: S603
+        return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
 
     assert "permit" in run(PEPCORE_SOCKET=str(daemon.socket))
     assert "permit" in run(PEPCORE_SOCKET=str(daemon.socket), XDG_RUNTIME_DIR="/nonexistent")
@@ -233,7 +219,7 @@ def test_importing_the_client_loads_no_daemon_no_engine_and_no_event_loop(daemon
         "assert pepcore.connect is pepclient.connect;"
         "print([m for m in heavy if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code, daemon.socket], capture_output=True, text=True, check=True)  # noqa: S603
+    run = subprocess.run([sys.executable, "-c", code, daemon.socket], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
 

@@ -123,20 +123,31 @@ class Channel:
             self.end(fault)
 
     def _take_frames(self) -> None:
-        """Hand out the replies that are whole. Raises Fault where the stream is out of order."""
+        """Hand out the replies that are whole, after all of them were looked at.
+
+        Raises Fault where the stream is out of order; then it is the answer to every request, also those in front.
+        """
+        arrived: list[tuple[Reply, bytes | Fault]] = []
         at, size = 0, frames.HEADER.size
-        while len(self._in) - at >= size:
-            head = self._in[at : at + size]
-            number = frames.HEADER.unpack(head)[6]
-            request, partition = self._expected(number)
-            length, failed = frames.body_length(head, request.op, number, partition, request.limit)
-            if len(self._in) - at - size < length:
-                break
-            at += size
-            body = bytes(self._in[at : at + length])
-            at += length
-            self._arrived(number, body, failed)
+        try:
+            while len(self._in) - at >= size:
+                head = self._in[at : at + size]
+                number = frames.HEADER.unpack(head)[6]
+                request, partition = self._expected(number)
+                length, failed = frames.body_length(head, request.op, number, partition, request.limit)
+                end = at + size + length
+                if len(self._in) < end:
+                    break
+                self._arrived(number, bytes(self._in[at + size : end]), failed, arrived)
+                at = end
+            if len(self._in) > at and not self._waiting and not self._abandoned:
+                raise BadFrame("reply", "is followed by bytes that nobody asked for")
+        except Fault as fault:
+            deliver(arrived, fault)
+            raise
         del self._in[:at]
+        deliver(arrived, None)
+        self._close_if_done()
 
     def _expected(self, number: int) -> tuple[frames.Request, int]:
         """The request that a reply may be for, and the partition that it must carry."""
@@ -149,7 +160,7 @@ class Channel:
             raise BadFrame("reply", f"answers request `{number}`, which nobody asked")
         return request, 0 if request.op == frames.STATS else frames.PARTITION
 
-    def _arrived(self, number: int, body: bytes, failed: bool) -> None:
+    def _arrived(self, number: int, body: bytes, failed: bool, arrived: list[tuple[Reply, bytes | Fault]]) -> None:
         self.answered = True
         if number == 1:
             if failed:
@@ -161,10 +172,7 @@ class Channel:
             return
         told: bytes | Fault = frames.problem(body) if failed else body
         if self._abandoned.pop(number, None) is None:
-            _, reply = self._waiting.pop(number)
-            if not reply.done():
-                reply.set_result(told)
-        self._close_if_done()
+            arrived.append((self._waiting.pop(number)[1], told))
 
     # ---- the end ----
 
@@ -203,6 +211,16 @@ class Channel:
         self.retired = True
         if self._sock.fileno() >= 0:
             os.close(self._sock.detach())
+
+
+def deliver(arrived: list[tuple[Reply, bytes | Fault]], fault: Fault | None) -> None:
+    """Give each request its reply, or all of them the fault."""
+    for reply, told in arrived:
+        if not reply.done():
+            if fault is None:
+                reply.set_result(told)
+            else:
+                reply.set_exception(fault)
 
 
 async def dial(path: str, until: float) -> socket.socket:

@@ -26,7 +26,7 @@ FRAME_LIMIT = 65536  # bytes of a body that a daemon takes, until its welcome sa
 MANY = 1000
 VERDICT_LIMIT = 1 << 20  # bytes of the reply to one check
 REPLY_LIMIT = 1 << 24  # bytes of any other
-SILENT = "pepclient/0.1.0"
+CLIENT = "pepclient/0.1.0"
 
 _DEADLINE, _NOT_AFTER, _MIN_REVISION = 1, 2, 4
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
@@ -81,7 +81,7 @@ class Request(NamedTuple):
 
 def hello(point: str, handles: tuple[str, ...]) -> bytes:
     """The first frame of a connection. Its request id is 1, it makes partition 1."""
-    body = _pack({"client": SILENT, "handles": handles, "point": point, "versions": (1,)})
+    body = _pack({"client": CLIENT, "handles": handles, "point": point, "versions": (1,)})
     return header(HELLO, 1, len(body)) + body
 
 
