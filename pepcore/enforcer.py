@@ -146,27 +146,62 @@ class Enforcer:
         outcome = usable(decision)
         if not freshness.stands(flight, outcome, self.times, self.page.revision, now):
             return self._ask_again(flight, now, wall_ms)
-        shared: tuple[Verdict, bytes] | None = None
-        if isinstance(outcome, Decision) and not single_use(outcome):
-            shared = self.settlement.shared(flight, outcome, now, wall_ms)
-            self._keep(flight, *shared, now)
+        shared = self._share(flight, outcome, now, wall_ms)
         for waiter in list(flight.waiters):
             self._waiting.leave(waiter)
-            if not freshness.in_time(waiter.deadline_ns, now):
-                self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
-            elif waiter.batch is not None:
+            if waiter.batch is None:
+                until = waiter.deadline_ns
+                verdict, whole = self._release(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
+                self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
+            elif freshness.in_time(waiter.deadline_ns, now):
                 waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
                 self._arrived(waiter.batch, now, wall_ms)
-            elif 0 <= waiter.not_after <= wall_ms:
-                fault = Expired("not_after", "the caller's own permission ended while it waited")
-                self._fail(waiter, fault, now, wall_ms)
-            elif isinstance(outcome, Fault):
-                self._fail(waiter, outcome, now, wall_ms)
             else:
-                verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
-                whole = body(verdict, encoded, now, freshness.left_ms(waiter.not_after, wall_ms))
-                self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
+                self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
         return None
+
+    def _share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> tuple[Verdict, bytes] | None:
+        """The verdict that serves all who wait, kept for those who come; None: there is none for all."""
+        if not isinstance(outcome, Decision) or single_use(outcome):
+            return None
+        verdict, encoded = self.settlement.shared(flight, outcome, now, wall_ms)
+        self._keep(flight, verdict, encoded, now)
+        return verdict, encoded
+
+    def _release(
+        self, flight: Flight, outcome: Decision | Fault, shared: tuple[Verdict, bytes] | None, until_ns: int,
+        not_after: int, now: int, wall_ms: int,
+    ) -> tuple[Verdict, bytes]:  # fmt: skip
+        """The verdict for one request within its own bounds, and its body."""
+        if not freshness.in_time(until_ns, now):
+            outcome = DeadlinePassed("deadline", "the decision came too late")
+        elif 0 <= not_after <= wall_ms:
+            outcome = Expired("not_after", "the caller's own permission ended while it waited")
+        if isinstance(outcome, Fault):
+            verdict, encoded = self.settlement.refusal(outcome)
+            return verdict, body(verdict, encoded, now)
+        verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
+        return verdict, body(verdict, encoded, now, freshness.left_ms(not_after, wall_ms))
+
+    # ---- the short way: a question that is decided before anything else happens ----
+
+    def take_alone(self, partition: Partition, key: bytes, now: int, wall_ms: int) -> Flight | None:
+        """A flight that nobody can join and no alarm watches. None: others wait, so ask the long way."""
+        if self.draining or len(self._waiting):
+            return None
+        self.asked += 1
+        return Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms)
+
+    def answer_alone(
+        self, flight: Flight, decision: Decision, deadline_ns: int, not_after: int, now: int, wall_ms: int
+    ) -> bytes | None:
+        """The body for the one who asked. None: the answer came too old, so ask the long way."""
+        outcome = usable(decision)
+        if not freshness.stands(flight, outcome, self.times, self.page.revision, now):
+            return None
+        shared = self._share(flight, outcome, now, wall_ms)
+        until = self._until(flight.asked_ns, deadline_ns)
+        return self._release(flight, outcome, shared, until, not_after, now, wall_ms)[1]
 
     def _ask_again(self, flight: Flight, now: int, wall_ms: int) -> None:
         """The answer is too old to stand: each waiter is asked once more within its deadline, else denied."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core.gate import Ask
 from ..enforcer import Enforcer
-from ..flight import Flight
+from ..flight import Flight, Partition
 from ..model import Decision
 from ..pdp.cedar import Cedar
 from ..pdp.cedar_explain import explain
@@ -37,7 +38,7 @@ class Misses:
         enforcer, workers = self.enforcer, self.workers
         if not enforcer.queued:
             return
-        if self._alone(now):
+        if self._alone(now, 1):
             flight = enforcer.next_flight(now, wall_ms)
             if flight is not None:
                 self.evaluated_inline += 1
@@ -52,26 +53,41 @@ class Misses:
                 self.evaluated_by_workers += 1
                 workers.give(worker, flight)
 
-    def _alone(self, now: int) -> bool:
+    def at_once(self, partition: Partition, ask: Ask, now: int, wall_ms: int) -> bytes | None:
+        """Decide a question that is alone, and return the verdict's body. None: it is not alone."""
+        flight = self.enforcer.take_alone(partition, ask.question, now, wall_ms) if self._alone(now, 0) else None
+        if flight is None:
+            return None
+        self.evaluated_inline += 1
+        decision = self._decide(flight)
+        return self.enforcer.answer_alone(
+            flight, decision, ask.deadline_ns, ask.not_after, clock.now(), clock.wall_ms()
+        )
+
+    def _alone(self, now: int, waiting: int) -> bool:
         return (
             self.inline is not None
-            and self.enforcer.waiting == 1
+            and self.enforcer.waiting == waiting
             and (self.workers is None or not self.workers.busy)
             and now - self.served.others_ns > ALONE_NS
         )
 
+    def _decide(self, flight: Flight) -> Decision:
+        assert self.inline is not None
+        try:
+            return self.inline.decide([read_question(flight.key)], flight.asked_ms)[0]
+        except Exception as error:  # a defect of the engine denies this question and no other
+            return Decision(False, f"the PDP raised {type(error).__name__}")
+
     def _evaluate(self, flight: Flight) -> None:
         assert self.inline is not None
-        said: Decision | dict[str, Any]
+        if not flight.explain:
+            self.arrived(flight, self._decide(flight))
+            return
         try:
-            question = read_question(flight.key)
-            if flight.explain:
-                said = explain(self.inline, question, flight.asked_ms)
-            else:
-                said = self.inline.decide([question], flight.asked_ms)[0]
-        except Exception as error:  # a defect of the engine denies this question and no other
-            said = Decision(False, f"the PDP raised {type(error).__name__}")
-        self.arrived(flight, said)
+            self.arrived(flight, explain(self.inline, read_question(flight.key), flight.asked_ms))
+        except Exception as error:
+            self.arrived(flight, Decision(False, f"the PDP raised {type(error).__name__}"))
 
     def arrived(self, flight: Flight, said: Decision | dict[str, Any]) -> None:
         if isinstance(said, Decision):

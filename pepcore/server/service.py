@@ -116,6 +116,8 @@ class Service:
     # ---- requests that the gate could not answer ----
 
     def ask(self, connection: Connection, asks: list[Ask], now: int, wall_ms: int) -> None:
+        if len(asks) == 1 and self._at_once(connection, asks[0], now, wall_ms):
+            return
         faults = []
         for ask in asks:
             try:
@@ -127,6 +129,16 @@ class Service:
         if faults:
             connection.send(b"".join(faults))
         self.progress(now, wall_ms)
+
+    def _at_once(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> bool:
+        """The short way for a miss that is alone: no flight that others could join, no alarm."""
+        if ask.op != Op.CHECK or self.peers.limited(ask.partition):
+            return False
+        body = self.misses.at_once(self._partitions[ask.partition], ask, now, wall_ms)
+        if body is None:
+            return False
+        connection.send(reply(Op.CHECK, ask.id, ask.local, body))
+        return True
 
     def _ask(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
         if ask.op in (Op.CHECK, Op.EXPLAIN):
