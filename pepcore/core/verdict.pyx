@@ -28,7 +28,7 @@ cdef enum:
     SLOTS = 65536               # slots of the page
 
 
-class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The variable part of a verdict body."""
 
     obligations: tuple[Obligation, ...] = ()
@@ -36,7 +36,7 @@ class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
-cdef object _read_payload = msgspec.msgpack.Decoder(Payload).decode
+cdef object _read_payload = msgspec.msgpack.Decoder(_Payload).decode
 cdef object _write_payload = msgspec.msgpack.Encoder(order="sorted").encode
 cdef dict _names = NAMES
 
@@ -189,7 +189,7 @@ cdef object content_of(bytes encoded):
     """The payload of a verdict body, which must be the one that `payload` writes (or an empty map)."""
     cdef Walk w
     if not encoded:
-        return Payload()
+        return _Payload()
     w.c.at = <const unsigned char*> <const char*> encoded
     w.c.end = w.c.at + len(encoded)
     w.out, w.reason, w.depth, w.recode, w.limit = NULL, NULL, 0, False, MAX_DEPTH
