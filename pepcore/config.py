@@ -24,7 +24,7 @@ _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 def milliseconds(text: str) -> int:
     """Return the milliseconds of a duration such as `500ms`, `30s`, `5m`, `1h`."""
-    match = re.fullmatch(r"(\d{1,9})(ms|s|m|h)", text)
+    match = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
     if match is None:
         raise ValueError(f"`{text}` is not a duration: write `500ms`, `30s`, `5m` or `1h`")
     return int(match[1]) * _UNITS[match[2]]

@@ -53,7 +53,7 @@ class Host:
     """Enforcer, gate, PDP and peers; `now` and `wall` are its clocks."""
 
     def __init__(self, seed: int = 1, *, notices: float = 0.0) -> None:
-        self.random = random.Random(seed)  # noqa: S311
+        self.random = random.Random(seed)
         self.now, self.wall = 1_000 * MS, 50_000
         self.page, self.cache = Page(9), Cache(slots=32, slab=8192, seed=seed)
         self.sent: list[tuple[Partition, Any]] = []

@@ -287,7 +287,7 @@ def asks_for_the_permit(data: bytes, number: int) -> bool:
 
 
 def fuzz(kind: Any, rounds: int) -> int:
-    r, tried = random.Random(20), 0  # noqa: S311
+    r, tried = random.Random(20), 0
     for data in [CHECK, *golden()][:rounds]:
         daemon = Daemon(kind)
         for mutant in mutations(data, r):
@@ -328,7 +328,7 @@ def test_no_mutation_of_a_golden_frame_is_a_permit_or_a_crash():
 
 
 def test_random_bytes_are_never_a_permit_or_a_crash():
-    r, daemon = random.Random(21), Daemon()  # noqa: S311
+    r, daemon = random.Random(21), Daemon()
     for _ in range(20_000):
         body = r.randbytes(r.randrange(80))
         judge(daemon, frame(r.randrange(12), 2, body, question=r.randrange(90), partition=1, flags=r.randrange(20)))
@@ -336,7 +336,7 @@ def test_random_bytes_are_never_a_permit_or_a_crash():
 
 
 def test_every_mutation_of_a_question_is_refused_or_has_one_canonical_form():
-    r = random.Random(22)  # noqa: S311
+    r = random.Random(22)
     for case in json.loads((VECTORS / "questions.json").read_text()):
         for mutant in mutations(bytes.fromhex(case["hex"])[:200], r):
             try:

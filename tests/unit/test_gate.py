@@ -1,4 +1,4 @@
-"""The gate: hits without Python objects, what is asked, and the bounds of one read. Hostile bytes: test_hostile_bytes."""
+"""The gate: hits without Python objects, what is asked, the bounds of one read (hostile bytes: their own test)."""
 
 import gc
 import struct
