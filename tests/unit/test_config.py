@@ -115,7 +115,7 @@ def test_durations(text: str, value: int):
     assert milliseconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "5", "1d", "1.5s", " 1s", "1s ", "1S", "9999999999s", "-1s", "١s"])
+@pytest.mark.parametrize("text", ["", "5", "1d", "1.5s", " 1s", "1s ", "1S", "9999999999s", "-1s", "\u0661s"])
 def test_what_is_no_duration_is_refused(text: str):
     with pytest.raises(ValueError, match="write `500ms`"):
         milliseconds(text)

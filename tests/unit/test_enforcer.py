@@ -1,0 +1,203 @@
+"""The enforcer call by call: batches with the three semantics, explanations, bounds. Races: test_enforcer_simulation."""
+
+import itertools
+import struct
+from typing import Any
+
+import pytest
+
+from pepcore.core.cache import Cache
+from pepcore.core.compose import compose
+from pepcore.core.page import Page
+from pepcore.enforcer import Enforcer
+from pepcore.errors import BadQuestion, Fault, Stale
+from pepcore.flight import Partition, Times
+from pepcore.model import Decision, Obligation
+from pepcore.wire import Semantic
+
+MS = 10**6
+PARTITION = Partition(1, 1)
+KEYS = [compose(f"U::{n}", "read", "D::1") for n in range(6)]
+BAD = BadQuestion("subject", "is broken")
+
+
+class Host:
+    """Asks and answers by hand; `policy` says what the PDP decides."""
+
+    def __init__(self, *permitted: int) -> None:
+        self.page, self.cache = Page(5), Cache(slots=64, slab=65536, seed=1)
+        self.sent: list[str] = []
+        self.e = Enforcer(
+            self.cache,
+            self.page,
+            Times(),
+            numbers=itertools.count(1),
+            notify=lambda p, q, o: self.sent.append(q.subject.id),
+        )
+        self.permitted = {KEYS[n] for n in permitted}
+        self.now = self.wall = 1000 * MS
+        self.asked: list[int] = []
+
+    def run(self, **decision: Any) -> None:
+        while flight := self.e.next_flight(self.now, self.wall):
+            self.asked.append(KEYS.index(flight.key))
+            self.e.answer(flight, Decision(flight.key in self.permitted, **decision), self.now, self.wall)
+
+    def check(self, n: int, **rest: Any) -> Any:
+        self.e.ask(PARTITION, self, 1, 1, KEYS[n], self.now, self.wall, **rest)
+        self.run()
+        (reply,) = self.e.take_replies()
+        return reply
+
+    def many(self, semantic: Semantic, *items: int | Fault, **rest: Any) -> list[tuple[int, int, int]]:
+        """(permit, fault, cached) of each item that is answered."""
+        asked = [KEYS[item] if isinstance(item, int) else item for item in items]
+        decision = {name: rest.pop(name) for name in ("obligations",) if name in rest}
+        self.asked.clear()
+        self.e.ask_many(PARTITION, self, 2, 1, semantic, asked, self.now, self.wall, **rest)
+        self.run(**decision)
+        (reply,) = self.e.take_replies()
+        return [struct.unpack_from("<BBB", body) for body in reply.bodies]
+
+
+ALL, DENY, PERMIT = Semantic.execute_all, Semantic.deny_on_first_deny, Semantic.permit_on_first_permit
+YES, NO, HIT, BROKEN = (1, 0, 0), (0, 0, 0), (1, 0, 1), (0, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("semantic", "items", "told"),
+    [
+        (ALL, (0, 1, 2), [YES, NO, YES]),
+        (ALL, (BAD, 0), [BROKEN, YES]),
+        (DENY, (0, 1, 2), [YES, NO]),
+        (DENY, (0, 2), [YES, YES]),
+        (DENY, (BAD, 0), [BROKEN]),
+        (PERMIT, (1, 0, 2), [NO, YES]),
+        (PERMIT, (1, 3), [NO, NO]),
+        (PERMIT, (BAD, 1, 2, 0), [BROKEN, NO, YES]),
+    ],
+)
+def test_a_batch_ends_where_its_semantic_says(semantic: Semantic, items: tuple, told: list):
+    assert Host(0, 2).many(semantic, *items) == told
+
+
+def test_cached_items_are_served_and_only_the_misses_are_asked():
+    host = Host(0, 1)
+    host.check(0)
+    assert host.many(ALL, 0, 1, 0) == [HIT, YES, HIT]
+    assert host.asked == [1]
+    assert host.many(ALL, 0, 1) == [HIT, HIT]
+    assert host.asked == []
+
+
+def test_nothing_behind_a_cached_item_that_ends_the_batch_is_asked():
+    host = Host(0, 1)
+    host.check(0)
+    assert host.many(PERMIT, 0, 1) == [HIT]
+    assert host.asked == []
+    assert host.many(DENY, BAD, 1) == [BROKEN]
+    assert host.asked == []
+
+
+def test_the_same_question_twice_in_a_batch_is_asked_once():
+    host = Host(0)
+    assert host.many(ALL, 0, 0, 0) == [YES] * 3
+    assert host.asked == [0]
+
+
+def test_a_batch_whose_bounds_are_not_met_is_denied_item_by_item():
+    host = Host(0, 1)
+    host.check(0)
+    assert host.many(ALL, 0, BAD, blocked=Stale("min_revision", "not yet")) == [(0, 12, 0), BROKEN]
+    assert host.many(ALL, 0, 1, not_after=host.wall) == [(0, 13, 0)] * 2
+    assert host.many(ALL, 0, 1, deadline_ns=0)[1][1] == 7
+    assert host.many(ALL, 0, 1, not_after=host.wall + 1) == [HIT, YES]
+
+
+def test_an_item_behind_the_one_that_ends_the_batch_discharges_nothing():
+    host = Host(0, 1, 2)
+    notice = (Obligation("n", "notify", {"to": "desk", "body": "x"}),)
+    assert host.many(PERMIT, 0, 1, 2, obligations=notice) == [YES]
+    assert host.sent == ["0"]
+    assert host.many(ALL, 0, 1, 2, obligations=notice) == [YES] * 3
+    assert host.sent == ["0", "0", "1", "2"]
+
+
+def test_a_single_use_answer_is_discharged_for_each_that_waits_and_never_cached():
+    host = Host(0)
+    for request in (1, 2, 3):
+        host.e.ask(PARTITION, host, request, 1, KEYS[0], host.now, host.wall)
+    host.run(obligations=(Obligation("n", "notify", {"to": "desk", "body": "x"}),))
+    assert [bool(r.verdict) for r in host.e.take_replies()] == [True] * 3
+    assert (host.sent, host.asked) == (["0"] * 3, [0])
+    assert host.cache.usage()["inserts"] == 0
+
+
+def test_an_answer_is_cached_with_its_id_and_its_payload():
+    host = Host(0)
+    reply = host.check(0)
+    permit, number, expires, payload = host.cache.get(1, KEYS[0], host.now, 0) or (None, 0, 0, b"")
+    assert (permit, number, expires) == (True, reply.verdict.number, reply.verdict.expires_ns)
+    assert reply.body[40:] == payload
+
+
+@pytest.mark.parametrize(("named", "until"), [(-1, 200 * MS), (5 * MS, 5 * MS), (10**15, 30_000 * MS), (0, None)])
+def test_a_deadline_is_the_default_the_named_one_or_the_longest(named: int, until: int | None):
+    host = Host(0)
+    host.e.ask(PARTITION, host, 1, 1, KEYS[0], host.now, host.wall, deadline_ns=named)
+    assert host.e.next_deadline() == (None if until is None else host.now + until)
+
+
+def test_an_explanation_is_asked_each_time_and_never_enforced_or_cached():
+    host = Host(0)
+    host.check(0)
+    for request in (5, 6):
+        host.e.ask(PARTITION, host, request, 1, KEYS[0], host.now, host.wall, explain=True)
+    for _ in range(2):
+        flight = host.e.next_flight(host.now, host.wall)
+        assert flight is not None
+        assert flight.explain
+        host.e.explained(flight, {"policies": []}, host.now)
+    replies = host.e.take_replies()
+    assert [r.request for r in replies] == [5, 6]
+    assert replies[0].explanation == {"policies": [], "cached": True, "cached_left_ms": 60_000}
+    assert replies[0].verdict is None
+    assert host.cache.usage()["inserts"] == 1
+
+
+def test_who_waits_for_an_explanation_and_goes_is_forgotten():
+    host = Host(0)
+    host.e.ask(PARTITION, host, 5, 1, KEYS[0], host.now, host.wall, explain=True)
+    host.e.gone(host)
+    assert (host.e.waiting, host.e.queued, host.e.next_deadline()) == (0, False, None)
+
+
+def test_a_disconnect_costs_its_own_waiters_only():
+    host = Host(0)
+    others = [object() for _ in range(50)]
+    for n, other in enumerate([*others, host]):
+        host.e.ask(PARTITION, other, n, 1, KEYS[n % 6], host.now, host.wall)
+    assert len(host.e._waiting.of_peer(host)) == 1
+    host.e.gone(host)
+    assert host.e.waiting == 50
+    host.run()
+    assert sorted(r.request for r in host.e.take_replies()) == list(range(50))
+
+
+@pytest.mark.parametrize("bad", [Decision(True, "down"), Decision(1), None, Decision(True, reason=None)])  # type: ignore[arg-type]
+def test_a_pdp_that_fails_or_answers_nonsense_is_a_deny_and_its_neighbour_is_a_permit(bad: Any):
+    host = Host(0)
+    host.e.ask(PARTITION, host, 1, 1, KEYS[0], host.now, host.wall)
+    flight = host.e.next_flight(host.now, host.wall)
+    assert flight is not None
+    host.e.answer(flight, bad, host.now, host.wall)
+    (reply,) = host.e.take_replies()
+    assert (reply.verdict.permit, reply.verdict.fault) == (False, 8)
+    assert host.cache.usage()["inserts"] == 0
+    assert host.check(0).verdict.permit
+
+
+def test_new_times_hold_for_what_is_asked_from_now_on():
+    host = Host(0)
+    host.e.set_times(Times(permit_ms=7))
+    assert host.check(0).verdict.expires_ns == host.now + 7 * MS
