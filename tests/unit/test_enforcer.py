@@ -1,4 +1,4 @@
-"""The enforcer call by call: batches with the three semantics, explanations, bounds. Races: test_enforcer_simulation."""
+"""The enforcer call by call: batches with the three semantics, explanations, bounds. Races: the simulation."""
 
 import itertools
 import struct

@@ -64,7 +64,7 @@ class Place:
         (
             Decision(True, obligations=(window(until_ms=30),)),
             40,
-        ),  # ends 30 ms after it is settled, 40 after it was asked
+        ),  # 30 from now, 40 from the asking
         (Decision(True, obligations=(window(start="11:00", end="12:00"),)), 100),  # outside: a deny
     ],
 )
