@@ -15,7 +15,7 @@ FLOORS = {
     "batches": 2, "audit": 2,
     "pdp": 3,
     "enforcer": 4,
-    "server": 5, "points": 5, "embedded": 5, "inprocess": 5,
+    "server": 5, "points": 5, "inprocess": 5,
     "cli": 6, "__main__": 6,
 }  # fmt: skip
 LONGEST = 320
