@@ -1,7 +1,7 @@
 """What a check in the caller's own process costs, under pytest-benchmark: `pytest benchmarks/bench_inprocess.py`.
 
-The row of DESIGN (at most 1.0 x a `functools.lru_cache` hit) is measured by `ratio`, which alternates both sides in one
-run; `pepcore bench` prints it. These groups show the parts: strings of the caller, strings made anew, a context, a miss.
+The row of DESIGN (at most 1.0 x a `functools.lru_cache` hit) is measured by `ratio`, which alternates both sides in
+one run; `pepcore bench` prints it. These groups show the parts: three strings, one made anew, a context, a miss.
 Never: enforces a target; times on a shared machine say nothing by themselves.
 """
 
