@@ -198,19 +198,18 @@ def test_a_full_backlog_denies_within_the_deadline(connect: Connect, tmp_path: P
 
 def test_a_late_answer_is_never_taken_for_the_next_question(connect: Connect, serve: Serve) -> None:
     def behave(peer: socket.socket, number: int) -> None:
-        if number == 1:
-            read_frame(peer)
-            read_frame(peer)
-            time.sleep(0.2)
-            peer.sendall(welcome() + verdict(2) + verdict(3))
-            return
-        for _ in range(2):
+        for turn in range(3):
             op, request_id, _ = read_frame(peer)
-            peer.sendall(welcome() if op == frames.HELLO else verdict(request_id, 0))
+            if turn == 2 and number == 1:
+                time.sleep(0.2)
+                peer.sendall(verdict(3) + verdict(4))
+                break
+            peer.sendall(welcome() if op == frames.HELLO else verdict(request_id, int(number == 1)))
         time.sleep(5)
 
     peer = serve(behave)
-    pep = connect(peer.path, deadline=0.1)
+    pep = connect(peer.path, deadline=0.15)
+    assert told(pep) == (True, 0)
     assert told(pep) == (False, 7)
     time.sleep(0.2)
     assert told(pep) == (False, 0)
