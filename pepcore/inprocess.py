@@ -45,6 +45,7 @@ from .core.verdict import Verdict, deny, read, stored_body
 from .enforcer import Enforcer
 from .errors import BadRequest, DeadlinePassed, Expired, Fault, PdpFault, Stale
 from .flight import Partition, Times
+from .model import Decision
 from .pdp.cedar import Cedar, load
 from .settlement import read_question
 
@@ -147,18 +148,20 @@ class Embedded:
             lock.release()
 
     def _evaluate(self, key: bytes, not_after: int, now: int, wall: int) -> Verdict:
-        enforcer = self._enforcer
-        enforcer.ask(self._partition, None, 0, 0, key, now, wall, not_after=not_after)
+        enforcer, mine = self._enforcer, object()
+        enforcer.ask(self._partition, mine, 0, 0, key, now, wall, not_after=not_after)
         while (flight := enforcer.next_flight(now, wall)) is not None:
-            decision = self._pdp.decide([read_question(flight.key)], flight.asked_ms)[0]
-            enforcer.answer(flight, decision, *_clocks())
-        replies = enforcer.take_replies()
-        verdict = replies[-1].verdict if replies else None
-        if verdict is None:
+            decision = Decision(False, "the evaluation was interrupted")
+            try:
+                decision = self._pdp.decide([read_question(flight.key)], flight.asked_ms)[0]
+            finally:  # also for an interrupt: a flight that nobody answers would be joined for ever
+                enforcer.answer(flight, decision, *_clocks())
+        reply = next((r for r in enforcer.take_replies() if r.to is mine), None)
+        if reply is None or reply.verdict is None:
             raise PdpFault("", "no decision came")
         if not_after >= 0:  # the body's lifetime ends with the caller's own permission
-            return read(replies[-1].body, self._partition.handles, now)
-        return verdict
+            return read(reply.body, self._partition.handles, now)
+        return reply.verdict
 
     def check_many(self, questions: Iterable[QuestionLike], semantic: Semantic = "execute_all") -> list[Verdict]:
         """Ask many: tuples (subject, action, resource[, context]) or AuthZEN dicts. It never raises.
@@ -268,7 +271,9 @@ class Embedded:
         self._local.clear()
 
     def close(self) -> None:
-        """Let go of everything that was kept. What is asked afterwards is decided anew."""
+        """Forget every answer. What is asked afterwards is decided anew."""
+        with self._lock:
+            self._page.bump()
         self._local.clear()
 
     def __enter__(self) -> Embedded:

@@ -306,6 +306,20 @@ def test_a_question_asked_while_its_own_thread_decides_is_denied_in_time(pep: Em
     assert pep.check("User::alice", "read", "Document::1")
 
 
+def test_an_interrupted_question_is_decided_when_it_is_asked_again(pep: Embedded) -> None:
+    decide = pep._pdp.decide
+
+    def interrupted(*_: Any) -> Any:
+        pep._pdp.decide = decide  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    pep._pdp.decide = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        pep.check("User::alice", "read", "Document::1")
+    assert pep.check("User::alice", "read", "Document::1")
+    assert not pep.check("User::eve", "read", "Document::1")
+
+
 def test_files_are_read_and_a_wrong_one_raises(tmp_path: Path) -> None:
     (tmp_path / "p.cedar").write_text('permit(principal in Group::"staff", action, resource);')
     (tmp_path / "e.json").write_text(

@@ -13,7 +13,7 @@ from collections import deque
 
 from .stream import Stream
 
-KEPT = 16
+KEPT = 64
 
 
 class Pool:
