@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import VERSION as __version__
+
 if TYPE_CHECKING:
     from pepclient import Client, aconnect, connect
     from pepclient.aio import AsyncClient
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
     )
     from .inprocess import Embedded, embedded
     from .model import Action, Decision, Entity, Obligation
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Action",

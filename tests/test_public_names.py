@@ -49,7 +49,7 @@ def test_nothing_is_loaded_before_it_is_used() -> None:
         "print(before, 'pepcore.core.verdict' in sys.modules, 'msgspec' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "['pepcore'] False True"
+    assert run.stdout.strip() == "['pepcore', 'pepcore.version'] False True"
 
 
 def test_the_function_stays_callable_whichever_unit_is_imported_first() -> None:

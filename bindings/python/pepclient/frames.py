@@ -15,6 +15,7 @@ import msgspec
 from pepcore.core.frame import header
 from pepcore.core.verdict import Verdict, read
 from pepcore.errors import FAULTS, BadFrame, BadRequest, Fault, PdpFault
+from pepcore.version import VERSION
 
 from .questions import boot_and_revision, ends, unix_ms
 
@@ -26,7 +27,7 @@ FRAME_LIMIT = 65536  # bytes of a body that a daemon takes, until its welcome sa
 MANY = 1000
 VERDICT_LIMIT = 1 << 20  # bytes of the reply to one check
 REPLY_LIMIT = 1 << 24  # bytes of any other
-CLIENT = "pepclient/0.1.0"
+CLIENT = f"pepclient/{VERSION}"
 
 _DEADLINE, _NOT_AFTER, _MIN_REVISION = 1, 2, 4
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
