@@ -19,7 +19,7 @@ import pytest
 import pepcore
 from pepcore import AsyncClient, Client, Denied, Entity
 from tests.both_clients import Both
-from tests.conftest import Daemon
+from tests.conftest import POLICIES, Daemon
 
 ALICE = ("User::alice", "read", "Document::1")
 PATIENT = 5.0
@@ -100,6 +100,23 @@ def test_not_after_and_min_revision_bound_an_answer(connect: Callable[..., Both]
     soon = pep.check(*ALICE, not_after=datetime.now(UTC) + timedelta(seconds=5))
     assert 0 < soon.expires <= time.clock_gettime(time.CLOCK_BOOTTIME) + 5
     assert pep.check(*ALICE, not_after=time.time() - 1).error.startswith("expired")
+
+
+def test_the_embedded_form_answers_as_the_daemon_does(connect: Callable[..., Both]) -> None:
+    here, there = pepcore.embedded(POLICIES, handles=["mask"]), connect(handles=["mask"])
+    asked = 0
+    for subject in ("User::alice", "User::bob", "Agent::a7", "Service::job2", "nobody", {"type": "User", "id": "bob"}):
+        for action in ("read", "connect", ""):
+            for resource in ("Document::1", "Document::secret", Entity("Host", "db", {"x": 1})):
+                for context in (None, {"port": 22}, {"port": 22.0}, {"port": True}, {"port": None}):
+                    for chain in ((), ["User::alice"]):
+                        one = here.check(subject, action, resource, context, on_behalf_of=chain)
+                        two = there.check(subject, action, resource, context, on_behalf_of=chain)
+                        assert (one.permit, one.fault, one.error, one.reason, one.policies, one.obligations) == (
+                            two.permit, two.fault, two.error, two.reason, two.policies, two.obligations,
+                        )  # fmt: skip
+                        asked += 1
+    assert asked == 540
 
 
 def test_a_batch_answers_in_order_and_ends_as_its_semantic_says(connect: Callable[..., Both]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import threading
 import time
@@ -333,3 +334,40 @@ def test_threads_get_their_own_answers_while_entries_come_and_go(page: Page) -> 
     finally:
         sys.setswitchinterval(interval)
     assert wrong == []
+
+
+def told_apart(question: tuple[Any, ...]) -> str:
+    """A text that two questions share only if they are one question."""
+    context = sorted((k, type(v).__name__, repr(v)) for k, v in (question[3] or {}).items())
+    return repr((*question[:3], context))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_histories_never_get_the_answer_of_another_question_or_an_older_revision(seed: int) -> None:
+    chance = random.Random(seed)
+    page = Page(1)
+
+    def answer(*question: Any) -> Verdict:
+        life = chance.choice([0, 200_000, 10**9, 10**9])
+        expires = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + life if life else 0
+        reason = told_apart(question)
+        permit = bool(len(reason) % 2)
+        return settle(permit, reason, (), (), (), revision=page.revision, expires_ns=expires)
+
+    local = Local(page, answer, slots=64)
+    names = ["a", "b", "ab", "", "\u00e9", "\u4e00", "\U0001f600", "a\0"]
+    values: list[Any] = [0, 1, -1, -2, True, False, "1", "", "a", 2**63, 2**64, -(2**63), 10**30, 1.0, None]
+    for _ in range(20_000):
+        context = {chance.choice(names): chance.choice(values) for _ in range(chance.choice([0, 0, 1, 1, 2]))} or None
+        question = (chance.choice(names[:2]), chance.choice(names[3:5]), chance.choice(names), context)
+        verdict = local.check(*question)
+        assert verdict.reason == told_apart(question)
+        assert verdict.permit is bool(len(verdict.reason) % 2)
+        assert verdict.revision == page.revision
+        assert not verdict.cached or verdict.expires_ns > 0
+        if chance.random() < 0.002:
+            page.bump()
+    usage = local.usage()
+    assert usage["hits"] > 100
+    assert usage["evictions"] > 100
+    assert usage["entries"] <= 64
