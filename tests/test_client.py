@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 import pepcore
 from pepcore import AsyncClient, Client, Denied, Entity
@@ -333,7 +334,10 @@ def test_a_guard_of_the_blocking_client_serves_both_kinds_of_function(client: Cl
 # ---- the asyncio client -------------------------------------------------------------------------------------------
 
 
-def test_many_questions_share_one_connection_and_get_their_own_answers(daemon: Daemon) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_many_questions_share_one_connection_and_get_their_own_answers(
+    daemon: Daemon, run: Callable[[Any], None]
+) -> None:
     async def main() -> None:
         async with await pepcore.aconnect(daemon.socket, deadline=PATIENT) as pep:
             before = (await pep.stats())["connections"]
@@ -342,10 +346,11 @@ def test_many_questions_share_one_connection_and_get_their_own_answers(daemon: D
             assert [v.permit for v in verdicts] == [bool(i % 2) for i in range(500)]
             assert (await pep.stats())["connections"] == before
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_a_cancelled_question_leaves_the_others_alone(daemon: Daemon) -> None:
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_cancelled_question_leaves_the_others_alone(daemon: Daemon, run: Callable[[Any], None]) -> None:
     async def main() -> None:
         async with await pepcore.aconnect(daemon.socket, deadline=PATIENT) as pep:
             tasks = [asyncio.create_task(pep.check("User::alice", "read", f"Document::c{i}")) for i in range(200)]
@@ -357,7 +362,7 @@ def test_a_cancelled_question_leaves_the_others_alone(daemon: Daemon) -> None:
             assert all(getattr(d, "permit", False) for d in done[1::2])
             assert await pep.check(*ALICE)
 
-    asyncio.run(main())
+    run(main())
 
 
 def test_one_client_serves_one_event_loop_after_the_other(daemon: Daemon) -> None:

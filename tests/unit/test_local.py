@@ -208,6 +208,7 @@ def test_an_answer_that_crossed_a_bump_is_not_kept(page: Page) -> None:
 
     local = Local(page, crossing, slots=64)
     local.check(*ALICE)
+    assert local.usage()["entries"] == 0
     assert not local.check(*ALICE).cached
     assert local.check(*ALICE).cached
 
