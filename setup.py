@@ -98,6 +98,7 @@ setup(
     package_data={
         "": ["*.pyi", "*.pxd", "py.typed", "*.cedar", "*.json", "*.toml", "*.cedarschema"],
         "pepcore.server": ["units/*"],
+        "pepcore.cli.demo": ["company/*"],
     },
     exclude_package_data={"": ["*.c", "*.pyx"]},
     ext_modules=cythonize(

@@ -94,12 +94,13 @@ def works(environment: Environment, cwd: Path) -> None:
     """Both programs are there, and the compiled core and the client can be imported, from `cwd`."""
     assert run(environment.bin / "pep", "--version", cwd=cwd) == f"pep {VERSION}\n"
     assert run(environment.bin / "pepcore", "--version", cwd=cwd) == f"pepcore {VERSION}\n"
-    assert run(environment.bin / "python", "-c", IMPORT, cwd=cwd) == "imported\n"
+    assert run(environment.bin / "python", "-c", ASK, cwd=cwd) == "True False\n"
 
 
-IMPORT = """
-import pepcore, pepcore.core.gate, pepcore.enforcer, pepcore.pdp.cedar, pepclient
-print("imported")
+ASK = """
+import pepcore, pepcore.core.gate, pepclient
+pep = pepcore.embedded('@id("read") permit(principal == User::"ann", action == Action::"read", resource);')
+print(bool(pep.check("User::ann", "read", "Doc::1")), bool(pep.check("User::bob", "read", "Doc::1")))
 """
 
 
@@ -129,6 +130,7 @@ def test_a_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> N
     environment = Environment(tmp_path / "venv")
     environment.pip("install", "-q", wheel, cwd=tmp_path)
     works(environment, tmp_path)
+    assert "what to try next" in run(environment.bin / "pepcore", "demo", cwd=tmp_path)
 
 
 @pytest.mark.parametrize("how", ["installed", "editable"])
