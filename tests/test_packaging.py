@@ -120,7 +120,7 @@ def test_the_wheel_holds_what_runs_and_no_sources_of_it(wheel: Path) -> None:
         assert name in packages
     assert {f"pepcore-{VERSION}.data/scripts/pep", f"pepcore-{VERSION}.dist-info/licenses/LICENSE"} <= names
     units = {Path(name).name.partition(".")[0] for name in packages if name.endswith(".so")}
-    assert units == {path.stem for path in (ROOT / "pepcore/core").glob("*.pyx")}
+    assert units == {path.stem for path in (ROOT / "pepcore").rglob("*.pyx")}
     assert {name for name in packages if name.endswith((".pyx", ".c"))} == set()
     assert {name.partition("/")[0] for name in names} == {
         "pepcore", "pepclient", f"pepcore-{VERSION}.data", f"pepcore-{VERSION}.dist-info"}  # fmt: skip
