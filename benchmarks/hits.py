@@ -8,6 +8,7 @@ Never: compares figures of two different tables.
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 from . import corpus
@@ -31,6 +32,9 @@ class Trio:
         self.uvloop = stage.echo_uvloop(corpus.HEADER + corpus.QUESTION, reply)
         self.keys = corpus.write_keys(stage.folder / "hot", corpus.distinct(run.small, 1000))
         stage.load(self.daemon, "--count", 1000, keys=self.keys)
+        time.sleep(
+            1.2
+        )  # the deadlines of these misses pass: while one waits, the loop keeps a timer, and hits pay for it
 
 
 def cached(run: Run, server: Server, keys: Path, *options: object) -> Figures:
@@ -46,9 +50,10 @@ def in_flight(run: Run, trio: Trio) -> None:
     for number in IN_FLIGHT:
         run.bar.step(f"cached checks, {number} in flight", run.plan.seconds * 3 * (run.plan.rounds + 1))
         options: list[object] = ["--in-flight", number, "--duration", run.plan.seconds, "--warm", 20 * number + 500]
+        again = 3 if number == 1 else 1  # the two moods need rounds enough
         files = {n: stage.folder / f"{n}.cdf" for n in ("daemon", "echo", "uvloop")}
         rounds = alternate(
-            run.plan.rounds,
+            again * run.plan.rounds,
             {
                 "daemon": lambda o=options, f=files: cached(run, trio.daemon, trio.keys, *o, "--cdf", f["daemon"]),
                 "echo": lambda o=options, f=files: stage.load(trio.echo, *o, "--cdf", f["echo"]),
@@ -57,7 +62,12 @@ def in_flight(run: Run, trio: Trio) -> None:
         )
         p50, rate = rounds.ratio("daemon", "echo", "p50"), rounds.ratio("daemon", "echo", "rate")
         if number == 1:
-            found.targets.append(Target("cached check, one in flight, p50, over the C echo", 1.2, measured=p50))
+            awake, asleep = rounds.awake("daemon", "echo")
+            note = f"cores awake; {span(asleep)} x where both had to be woken" if asleep else "cores awake"
+            if awake is None:
+                note = "no round found both awake: all rounds"
+            what = "cached check, one in flight, p50, over the C echo"
+            found.targets.append(Target(what, 1.2, measured=awake or p50, note=note))
             found.latencies = [Series(n, read_cdf(f)) for n, f in files.items()]
         if number == 64:
             what = "cached checks per second, 64 in flight, over the C echo"
@@ -92,7 +102,7 @@ def connections(run: Run, trio: Trio) -> None:
     rounds_of_it = max(2, run.plan.rounds // 3)
     for number in run.plan.connections:
         run.bar.step(f"{number} connections", (run.plan.seconds + number / 4000) * 2 * rounds_of_it)
-        options: list[object] = ["--connections", number, "--duration", run.plan.seconds, "--warm", number]
+        options: list[object] = ["--connections", number, "--duration", run.plan.seconds, "--warm", number + 1500]
         rounds = alternate(
             rounds_of_it,
             {

@@ -133,7 +133,7 @@ class Stage:
         lines = [
             f'[daemon]\nsocket = "{path}"\nwatch = false',
             f'[policies]\npolicies = "{path.parent / "policies.cedar"}"\nentities = "{path.parent / "entities.json"}"',
-            '[limits]\ndeadline = "10s"',  # a busy machine shows as latency, not as a refused run
+            '[limits]\ndeadline = "1s"',  # a busy machine shows as latency, not as a refused run
             "[cache]",
             *(f"{k} = {json.dumps(v)}" for k, v in keep.items()),
         ]

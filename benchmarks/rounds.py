@@ -1,7 +1,8 @@
 """Rounds: candidates measured one after the other, again and again, in changing order; medians with their spread.
 
-Promises: a ratio compares figures of the same round only, so that a machine that changes its mood between rounds
-changes both; one round at the start warms up and is thrown away.
+Promises: a ratio compares figures of the same round only; one round at the start warms up and is thrown away. A
+virtual core that went idle takes some 35 us more to wake, and the machine flips between both moods within a run: rounds
+in which one side was asleep and the other awake are left out of `awake`, and of nothing else.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 Figures = dict[str, float]
+ASLEEP = 1.8
+"""A round is asleep where its figure is above so many times the least of its candidate."""
 
 
 class Spread(Struct, frozen=True):
@@ -38,6 +41,14 @@ class Rounds:
     def ratio(self, name: str, other: str, key: str) -> Spread:
         """`name` divided by `other`, round by round."""
         return spread([a[key] / b[key] for a, b in zip(self.of[name], self.of[other], strict=True)])
+
+    def awake(self, name: str, other: str, key: str = "p50") -> tuple[Spread | None, Spread | None]:
+        """The ratio over the rounds in which both were awake, and over those in which both had to be woken."""
+        pairs = [(a[key], b[key]) for a, b in zip(self.of[name], self.of[other], strict=True)]
+        ours, theirs = (ASLEEP * min(column) for column in zip(*pairs, strict=True))
+        both = [a / b for a, b in pairs if a <= ours and b <= theirs]
+        none = [a / b for a, b in pairs if a > ours and b > theirs]
+        return (spread(both) if both else None), (spread(none) if none else None)
 
 
 def alternate(number: int, candidates: Mapping[str, Callable[[], Figures]], warm: bool = True) -> Rounds:
