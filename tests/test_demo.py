@@ -22,7 +22,7 @@ from random import Random
 
 import pytest
 
-from pepcore.cli.demo.company import ENTITIES, POINTS, POLICIES, Case
+from pepcore.cli.demo.questions import ENTITIES, POINTS, POLICIES, Case
 from pepcore.core.compose import compose
 from pepcore.core.obligation import unhandled
 from pepcore.core.properties import check

@@ -17,7 +17,7 @@ from typing import Any
 
 import pepcore
 
-from .company import POINTS, Case, written
+from .questions import POINTS, Case, written
 
 EVERY_NS = 100_000_000  # one report
 PAUSE = 0.004  # between questions: the demo shows decisions, `pepcore bench` shows speed

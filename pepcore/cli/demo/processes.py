@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO
 
 from ...errors import Unreachable
-from .company import ENTITIES, POINTS, POLICIES
+from .questions import ENTITIES, POINTS, POLICIES
 
 Process = subprocess.Popen[bytes]
 _SET_PDEATHSIG = 1

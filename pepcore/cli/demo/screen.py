@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, TextIO
 
 from ..terminal import paint, plain
-from .company import POINTS
+from .questions import POINTS
 from .tally import Tally, percentile
 
 COLUMNS, LINES = 80, 24

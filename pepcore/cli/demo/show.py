@@ -10,17 +10,19 @@ import contextlib
 import json
 import os
 import selectors
+import shlex
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ...errors import Unreachable
 from ..terminal import as_json, coloured, plain, say
-from .company import ENTITIES, POLICIES
 from .processes import Company
+from .questions import ENTITIES, POLICIES
 from .screen import COLUMNS, LINES, Screen, summary
 from .tally import Tally
 
@@ -121,12 +123,26 @@ def _conclude(tally: Tally) -> None:
         say(line)
     for surprise in tally.surprises:
         say(plain(f"not as expected: {surprise}"))
+    program, policies, entities = _program(), _near(POLICIES), _near(ENTITIES)
     say(f"""
 what to try next
   export PEPCORE_SOCKET=/tmp/pepcore-try.sock
-  pepcore serve --policies {POLICIES} \\
-    --entities {ENTITIES} &
-  pepcore check Agent::helpdesk call Tool::shell --on-behalf-of User::ines
-  pepcore explain Job::shop-deploy deploy Environment::shop-production 'branch="fix-1"'
-  pepcore policies check {POLICIES}
-  pepcore --help""")
+  {program} serve --policies {policies} \\
+    --entities {entities} &
+  {program} check Agent::helpdesk call Tool::shell --on-behalf-of User::ines
+  {program} explain Job::shop-deploy deploy Environment::shop-production 'branch="fix-1"'
+  {program} policies check {policies}
+  {program} --help""")
+
+
+def _program() -> str:
+    """How to call this program from here."""
+    ours = Path(sys.executable).parent / "pepcore"
+    found = shutil.which("pepcore")
+    return "pepcore" if found and Path(found) == ours else _near(ours)
+
+
+def _near(path: Path) -> str:
+    """The path, as short as it can be typed from the current folder."""
+    near = os.path.relpath(path)
+    return shlex.quote(str(path) if near.startswith("..") else near)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from .company import POINTS
+from .questions import POINTS
 
 
 class Tally:
@@ -34,7 +34,12 @@ class Tally:
         self.hit_us.extend(report["hit_us"])
         self.miss_us.extend(report["miss_us"])
         self.by_point[point] += report["asked"]
-        self.seen[point].update(report["seen"])
+        kept, new = self.seen[point], report["seen"]
+        if kept.get("permit", {}).get("after") and not new.get("permit", {}).get("after"):
+            new.pop("permit", None)  # one that shows an obligation at work says more
+        if "deny" in new:
+            kept.pop("fault", None)
+        kept.update(new)
 
     @property
     def hit_ratio(self) -> float:
