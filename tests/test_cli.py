@@ -396,6 +396,28 @@ def test_serve_reads_a_config_and_flags_override_it(tmp_path: Path) -> None:
         assert ended(daemon) == 0
 
 
+@pytest.mark.parametrize(("flag", "as_json"), [((), False), (("--json",), True)])
+def test_serve_logs_for_people_on_a_terminal_and_json_where_asked(
+    tmp_path: Path, flag: tuple[str, ...], as_json: bool
+) -> None:
+    import pty
+
+    own, terminal = pty.openpty()
+    files = ("--policies", str(COMPANY), "--socket", str(tmp_path / "s"), *flag)
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "pepcore", "serve", *files],
+        stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal, env=environment(TERM="xterm"),
+    )  # fmt: skip
+    try:
+        logged = os.read(own, 1 << 16).decode()
+        assert logged.startswith('{"time": ') == as_json
+        assert ("info    ready" in logged) != as_json
+    finally:
+        assert ended(daemon) == 0
+        os.close(own)
+        os.close(terminal)
+
+
 def test_serve_on_a_set_that_does_not_load_exits_2_with_file_and_line(tmp_path: Path) -> None:
     file = tmp_path / "acl.cedar"
     file.write_text("permit (principal, action);\n")

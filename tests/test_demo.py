@@ -22,10 +22,13 @@ from random import Random
 
 import pytest
 
+from pepcore.cli.demo.asker import Report
 from pepcore.cli.demo.questions import ENTITIES, POINTS, POLICIES, Case
+from pepcore.cli.demo.tally import Tally
 from pepcore.core.compose import compose
 from pepcore.core.obligation import unhandled
 from pepcore.core.properties import check
+from pepcore.core.verdict import settle
 from pepcore.pdp.cedar import load
 from pepcore.pdp.cedar_lint import lint
 from pepcore.settlement import read_question
@@ -156,6 +159,33 @@ def test_killed_it_still_leaves_no_process(tmp_path: Path) -> None:
             break
         time.sleep(0.02)
     assert running(tmp_path) == []
+
+
+def test_a_daemon_that_ends_by_itself_is_a_fault(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [*DEMO, "--seconds", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(tmp_path)
+    )
+    wait_for_askers(tmp_path)
+    daemon = [pid for pid in running(tmp_path) if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(daemon) == 1
+    os.kill(daemon[0], signal.SIGKILL)
+    _, err = demo.communicate(timeout=20)
+    assert demo.returncode == 3
+    assert b"the daemon ended" in err
+    assert nothing_left(tmp_path)
+
+
+def test_an_answer_that_the_company_does_not_expect_is_counted() -> None:
+    permit = settle(True, "", ("some-policy",), (), ())
+    expected, other = Report(), Report()
+    expected.add(Case("a reads b", "A::a", "read", "B::b", {}, expect=True), permit, 1000)
+    other.add(Case("a reads b", "A::a", "read", "B::b", {}, expect=False), permit, 1000)
+    tally = Tally()
+    tally.add("ci", vars(expected))
+    assert (tally.permits, tally.surprised) == (1, 0)
+    tally.add("ci", vars(other))
+    assert (tally.permits, tally.surprised) == (2, 1)
+    assert tally.surprises == ["a reads b: permit "]
 
 
 def wait_for_askers(folder: Path) -> None:
