@@ -1,0 +1,182 @@
+"""What one peer may take: connections, unread replies, questions that wait, time on the loop."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+
+import pytest
+from raw import Client, Verdict, ask, check
+
+ALL = '@id("all")\npermit(principal, action, resource);\n'
+
+
+def memory(pid: int) -> int:
+    """Resident bytes."""
+    with open(f"/proc/{pid}/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("limit", ["connections", "connections_per_peer"])
+def test_connections_over_the_limit_are_closed_and_those_within_go_on(serve, limit):
+    daemon = serve(ALL, config=f"[limits]\n{limit} = 4\n")
+    clients = [Client(daemon.socket) for _ in range(4)]
+    with pytest.raises((EOFError, ConnectionError)):
+        Client(daemon.socket)
+    assert all(c.ask().permit for c in clients)
+    clients.pop().socket.close()
+    until = time.monotonic() + 5
+    while True:
+        try:
+            clients.append(Client(daemon.socket))
+            break
+        except (EOFError, ConnectionError):
+            assert time.monotonic() < until
+    assert clients[-1].ask().permit
+    for c in clients:
+        c.socket.close()
+
+
+def push(c: Client, data: bytes, most: int) -> int:
+    """Send without reading, until the daemon takes no more, closes, or `most` is sent."""
+    c.socket.settimeout(0.7)
+    sent = 0
+    try:
+        while sent < most:
+            sent += c.socket.send(data)
+    except OSError:
+        pass
+    return sent
+
+
+@pytest.mark.parametrize("kind", ["hits", "errors", "misses"])
+def test_a_peer_that_never_reads_its_replies_is_bounded_and_closed(serve, kind):
+    daemon = serve(ALL, config='[limits]\nunread = "1s"\n')
+    with daemon.client() as c, daemon.client() as neighbour:
+        assert neighbour.ask().permit
+        before = memory(daemon.pid)
+        if kind == "hits":
+            data = check(ask(), 1) * 2000
+        elif kind == "errors":
+            data = check(b"\xc1", 1) * 5000
+        else:
+            data = b"".join(check(ask(resource=f"Document::{n}"), n) for n in range(2000))
+        sent = push(c, data, 64 << 20)
+        assert sent < 32 << 20
+        assert neighbour.ask().permit
+        assert memory(daemon.pid) - before < 40 << 20
+        daemon.wait_for("a peer does not read its replies")
+        until = time.monotonic() + 5
+        while neighbour.stats()["connections"] > 1 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert neighbour.stats()["connections"] == 1
+        assert neighbour.ask().permit
+
+
+def test_a_peer_that_reads_late_but_reads_gets_every_reply(serve):
+    daemon = serve(ALL)
+    with daemon.client() as c:
+        assert c.ask().permit
+        import threading
+
+        count = 30_000
+        data = check(ask(), 9) * count
+        sender = threading.Thread(target=c.send, args=(data,))
+        sender.start()
+        time.sleep(0.5)
+        for _ in range(count):
+            answer = c.answer()
+            assert isinstance(answer, Verdict)
+            assert answer.permit
+        sender.join()
+        assert c.ask().cached
+
+
+def test_replies_to_a_half_sent_frame_behind_many_are_not_a_reason_to_close(serve):
+    """While the daemon does not read from a peer, the peer cannot send the rest of its frame."""
+    daemon = serve(ALL, config='[limits]\npartial = "200ms"\nunread = "5s"\n')
+    with daemon.client() as c:
+        assert c.ask().permit
+        one = check(ask(), 9)
+        sent = push(c, one * 100, 64 << 20)
+        time.sleep(0.6)
+        c.socket.settimeout(10)
+        rest = (-sent) % len(one)
+        import threading
+
+        got = []
+        reader = threading.Thread(target=lambda: got.extend(c.answer() for _ in range(-(-sent // len(one)))))
+        reader.start()
+        c.send(one[len(one) - rest :] if rest else b"")
+        reader.join()
+        assert len(got) == -(-sent // len(one))
+        assert all(v.permit for v in got)
+
+
+def test_questions_over_the_limit_of_a_peer_are_denied_at_once_and_those_within_are_answered(serve):
+    daemon = serve(ALL, config='[limits]\nwaiting_per_peer = 10\ndeadline = "10s"\n')
+    (worker,) = daemon.workers()
+    with daemon.client() as c:
+        assert c.ask().permit
+        os.kill(worker, signal.SIGSTOP)
+        c.send(b"".join(check(ask(resource=f"Document::{n}"), n) for n in range(15)))
+        over = [c.answer() for _ in range(5)]
+        assert {(a.permit, a.fault) for a in over} == {(False, 6)}
+        assert c.ask().cached
+        os.kill(worker, signal.SIGCONT)
+        assert all(c.answer().permit for _ in range(10))
+        assert c.ask(ask(resource="Document::14")).permit
+
+
+def test_many_requests_in_one_write_are_all_answered_and_others_come_between(serve):
+    daemon = serve(ALL)
+    with daemon.client(timeout=60) as c, daemon.client() as other:
+        assert other.ask().permit
+        count = 3000
+        data = b"".join(check(ask(resource=f"Document::{n % 900}"), n, deadline_us=30_000_000) for n in range(count))
+        c.send(data)
+        start = time.monotonic()
+        assert other.ask().cached
+        assert time.monotonic() - start < 2
+        assert {c.read().id for _ in range(count)} == set(range(count))
+
+
+def test_thousands_of_peers_that_vanish_at_once_do_not_hold_the_others(serve):
+    daemon = serve(ALL, config='[limits]\ndeadline = "20s"\n')
+    (worker,) = daemon.workers()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = 1500 if hard >= 2000 else hard // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    with daemon.client() as c:
+        assert c.ask().permit
+        os.kill(worker, signal.SIGSTOP)
+        gone = [Client(daemon.socket) for _ in range(count)]
+        for n, client in enumerate(gone):
+            client.send(check(ask(resource=f"Document::{n}"), 1))
+        while c.stats()["waiting"] < count:
+            pass
+        for client in gone:
+            client.socket.close()
+        start = time.monotonic()
+        assert c.ask().cached
+        assert time.monotonic() - start < 1
+        until = time.monotonic() + 5
+        while c.stats()["waiting"] and time.monotonic() < until:
+            time.sleep(0.02)
+        assert c.stats()["waiting"] == 0
+        os.kill(worker, signal.SIGCONT)
+        assert c.ask(ask(resource="Document::after"), deadline_us=10_000_000).permit
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_one_peer_cannot_evict_what_another_has_cached(serve, other_uid):
+    daemon = serve(ALL, config="[cache]\nslots = 64\nslab_mib = 1\n")
+    with daemon.client() as c:
+        assert c.ask().permit
+        code = "with Client(path) as c:\n for n in range(400): assert c.ask(ask(resource=f'Document::{n}')).permit\nprint(1)"
+        assert other_uid(daemon, code).wait() == 1
+        answer = c.ask()
+        assert (answer.permit, answer.cached) == (True, True)
+        assert c.stats()["cache"]["entries"] <= 64

@@ -1,0 +1,175 @@
+"""Who may ask what: the kernel's word for who is on the socket, the rules of the config, and partitions."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from raw import Error, ask
+
+from pepcore.config import Peer as Rule
+from pepcore.errors import Refused
+from pepcore.model import Entity
+from pepcore.server.peer import Peers
+from pepcore.wire import Hello
+
+ALL = '@id("all")\npermit(principal, action, resource);\n'
+UID = os.getuid()
+TRY = """
+import json
+try:
+    with Client(path) as c: v = c.ask(); print(json.dumps(["asked", v.permit]))
+except (EOFError, ConnectionError): print(json.dumps(["closed"]))
+"""
+
+
+def rule(**keys: object) -> str:
+    return "[[peers]]\n" + "".join(f"{k} = {str(v).lower() if isinstance(v, bool) else v!r}\n" for k, v in keys.items())
+
+
+def test_without_rules_any_user_may_ask_and_only_the_daemons_own_reads_statistics(serve, other_uid):
+    daemon = serve(ALL)
+    code = "import json\nwith Client(path) as c:\n c.send(frame(8, 1, b'')); e = c.answer()\n" \
+           " print(json.dumps([c.ask().permit, e.code, e.field]))"  # fmt: skip
+    assert other_uid(daemon, code).wait() == [True, 4, "stats"]
+    with daemon.client() as c:
+        assert c.stats()["connections"] == 1
+
+
+def test_a_rule_admits_a_user_and_nobody_else(serve, other_uid):
+    daemon = serve(ALL, config=rule(user=UID, administer=True) + rule(user=12345))
+    assert other_uid(daemon, TRY).wait() == ["asked", True]
+    assert other_uid(daemon, TRY, uid=12346).wait() == ["closed"]
+    assert daemon.permits()
+
+
+def test_a_rule_for_a_group_admits_by_the_primary_group(serve, other_uid):
+    daemon = serve(ALL, config=rule(user=UID) + rule(group=777))
+    assert other_uid(daemon, TRY, gid=777).wait() == ["asked", True]
+    assert other_uid(daemon, TRY, gid=778).wait() == ["closed"]
+
+
+def test_the_overflow_uid_is_refused_and_its_neighbour_is_not(serve, other_uid):
+    daemon = serve(ALL)
+    assert other_uid(daemon, TRY, uid=65534).wait() == ["closed"]
+    assert other_uid(daemon, TRY, uid=65533).wait() == ["asked", True]
+    assert "65534" in daemon.wait_for("a peer was refused")["reason"]
+
+
+def test_a_peer_speaks_only_for_its_points(serve):
+    daemon = serve(ALL, config=rule(user=UID, points=["gate-*", "ci"]))
+    with daemon.client(greet=False) as c:
+        for point, fine in (("gate-1", True), ("ci", True), ("", False), ("ci2", False), ("db", False)):
+            got = c.greet(point=point)
+            assert (got.op == 0x81) is fine, point
+        assert c.ask(partition=1).permit
+        assert isinstance(c.ask(partition=3), Error)
+
+
+def test_a_peer_asks_only_for_its_subjects_alone_in_batches_and_explained(serve):
+    daemon = serve(ALL, config=rule(user=UID, subjects=["User::alice", "Agent::*"]))
+    with daemon.client() as c:
+        assert c.ask().permit
+        assert c.ask(ask("Agent::x::y")).permit
+        for subject in ("User::bob", "User::alice2", "Robot::alice"):
+            refused = c.ask(ask(subject))
+            assert isinstance(refused, Error)
+            assert (refused.code, refused.field) == (4, "subject")
+            assert isinstance(c.explain(ask(subject)), Error)
+            good, bad = c.ask_many([ask(), ask(subject)])
+            assert (good.permit, bad.permit, bad.fault) == (True, False, 4)
+
+
+def test_a_refused_subject_is_refused_also_where_another_peer_has_the_answer_cached(serve, other_uid):
+    limited = rule(user=12345, subjects=["User::bob"], share="s")
+    daemon = serve(ALL, config=rule(user=UID, share="s") + limited)
+    assert daemon.permits()
+    code = "print('[%d, %d]' % ((lambda c: (c.ask().permit, c.ask(ask('User::bob')).permit))(Client(path))))"
+    assert other_uid(daemon, code).wait() == [0, 1]
+
+
+def test_only_a_peer_that_administers_reads_statistics(serve):
+    daemon = serve(ALL, config=rule(user=UID))
+    with daemon.client() as c:
+        c.send(b"\0" * 8 + b"\x01\x08" + b"\0" * 14)
+        refused = c.answer()
+        assert isinstance(refused, Error)
+        assert (refused.code, refused.field) == (4, "stats")
+    daemon.reload(config=rule(user=UID, administer=True))
+    with daemon.client() as c:
+        assert c.stats()["pid"] == daemon.pid
+
+
+# ---- partitions ----
+
+
+def test_nothing_cached_crosses_points_or_sets_of_handles(serve):
+    daemon = serve(ALL)
+    with daemon.client(greet=False) as c:
+        for point, handles in (("", ()), ("p", ()), ("q", ()), ("p", ("redact",)), ("p", ("mask", "redact"))):
+            c.greet(point=point, handles=handles)
+        for partition in range(1, 6):
+            first, again = c.ask(partition=partition), c.ask(partition=partition)
+            assert (first.permit, first.cached) == (True, False)
+            assert (again.permit, again.cached) == (True, True)
+    with daemon.client(point="p") as c:  # the same partition from another connection
+        assert c.ask().cached
+
+
+def test_nothing_cached_crosses_users_unless_the_config_shares(serve, other_uid):
+    code = "with Client(path) as c: print('[%d, %d]' % (lambda v: (v.permit, v.cached))(c.ask()))"
+    daemon = serve(ALL)
+    assert daemon.permits()
+    assert other_uid(daemon, code).wait() == [1, 0]
+    assert other_uid(daemon, code).wait() == [1, 1]
+    assert other_uid(daemon, code, gid=7).wait() == [1, 0]
+    shared = rule(user=UID, share="web") + rule(user=12345, share="web")
+    daemon.reload(config=shared)
+    assert daemon.permits()
+    assert other_uid(daemon, code).wait() == [1, 1]
+
+
+# ---- the rules themselves ----
+
+
+def peers(*rules: Rule) -> Peers:
+    return Peers(rules, "l", iter(range(1, 1000)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kind", "name", "fine"),
+    [
+        ("Agent::*", "Agent", "a", True),
+        ("Agent::*", "Agent", "a::b\n", True),
+        ("Agent::*", "Agent::Admin", "a", False),
+        ("Acme::User::*", "Acme::User", "a", True),
+        ("Acme::User::*", "Acme::Users", "a", False),
+        ("User::a?c", "User", "abc", False),
+        ("User::a?c", "User", "a?c", True),
+        ("User::[ab]", "User", "a", False),
+        ("User::[ab]", "User", "[ab]", True),
+        ("User::svc-*-prod", "User", "svc-1-prod", True),
+        ("User::svc-*-prod", "User", "svc-1-test", False),
+        ("User::alice", "User", "alice\n", False),
+        ("*", "Any", "thing", True),
+    ],
+)
+def test_a_subject_pattern_matches_type_and_id_each_as_a_whole(pattern, kind, name, fine):
+    found = peers(Rule(subjects=(pattern,)))
+    partition = found.partition(found.identify(1, 5, 5), Hello())
+    assert found.admits(partition.number, Entity(kind, name)) is fine
+
+
+def test_an_owner_keeps_its_number_over_a_change_of_the_rules():
+    first = peers()
+    assert [first.identify(1, uid, 1).owner for uid in (10, 20, 10)] == [0, 1, 0]
+    second = Peers((Rule(user=20),), "l", iter(range(1, 9)), first.owners)
+    assert second.identify(1, 20, 1).owner == 1
+    with pytest.raises(Refused):
+        second.identify(1, 10, 1)
+
+
+def test_the_first_rule_that_matches_holds():
+    found = peers(Rule(user=10, points=("a",)), Rule(points=("b",)))
+    assert found.identify(1, 10, 1).rule.points == ("a",)
+    assert found.identify(1, 11, 1).rule.points == ("b",)
