@@ -35,7 +35,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
         self._queued = 0
-        self._leaving = False
+        self._leaving = self._turning = False
         self._partial: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._turn = Turn(
@@ -50,19 +50,31 @@ class Connection:
         stream = self.stream
         if unsent:
             self.send(unsent)
+        if self.closed:
+            return
         if stream.asks:
             progress = True
             self.service.ask(self, stream.take_asks(), now, wall_ms)
         if stream.lost:
             self.finish()
         elif stream.more and not self._queued:
-            self._loop.call_soon(self._again)
+            self._loop.remove_reader(self._sock)
+            self._take_turns()
         self._watch(progress)
+
+    def _take_turns(self) -> None:
+        """Leave the rest for the next turn of the loop; the reader is off until all that was read is answered."""
+        if not self._turning:
+            self._turning = True
+            self._loop.call_soon(self._again)
 
     def _again(self) -> None:
         """Go on with what was read but not reached in the last turn."""
+        self._turning = False
         if not (self.closed or self._leaving or self._queued):
             self._turn.again()
+            if not (self.closed or self._leaving or self._queued or self._turning):
+                self._loop.add_reader(self._sock, self._turn.readable)
 
     def _watch(self, progress: bool) -> None:
         """Bound the time that a frame may stay half sent, counted from its first bytes."""
@@ -123,9 +135,10 @@ class Connection:
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
-        self._loop.add_reader(self._sock, self._turn.readable)
-        if self.stream.more:
-            self._loop.call_soon(self._again)
+        if self.stream.more or self._turning:
+            self._take_turns()
+        else:
+            self._loop.add_reader(self._sock, self._turn.readable)
         self._watch(False)
 
     def _does_not_read(self) -> None:

@@ -58,12 +58,17 @@ class Listener:
 
     def _turn_away(self) -> None:
         """No descriptor is left: use the spare one to close the next peer, so that it need not wait."""
-        os.close(self._spare)
-        with contextlib.suppress(OSError):
+        self._drop_spare()
+        with contextlib.suppress(OSError):  # another thread may be faster, at either: the next peer tries again
             self._sock.accept()[0].close()
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _drop_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     def close(self) -> None:
         self._loop.remove_reader(self._sock)
         self._sock.close()
-        os.close(self._spare)
+        self._drop_spare()

@@ -59,7 +59,7 @@ class Daemon:
 
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 [sys.executable, "-c", START, str(self.config), self.before], stderr=log, **self.popen
             )
         return self.process
@@ -114,6 +114,14 @@ class Daemon:
         with self.client(greet=False) as c:
             return list(c.stats()["workers"])
 
+    def wait_until_waiting(self, count: int, seconds: float = 15.0) -> None:
+        """Until so many requests wait for a decision; at least, since others may come."""
+        until = time.monotonic() + seconds
+        with self.client(greet=False) as c:
+            while (waiting := c.stats()["waiting"]) < count:
+                assert time.monotonic() < until, f"{waiting} of {count} wait"
+                time.sleep(0.002)
+
     def stop(self, seconds: float = 10.0) -> int:
         assert self.process is not None
         self.process.terminate()
@@ -151,7 +159,7 @@ class Other:
         reach(daemon.folder)
         script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom raw import *\npath = {str(daemon.socket)!r}\n{code}"
         self.process = subprocess.Popen(
-            ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", sys.executable, "-c", script],  # noqa: S607
+            ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", sys.executable, "-c", script],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -147,16 +147,15 @@ def test_thousands_of_peers_that_vanish_at_once_do_not_hold_the_others(serve):
     daemon = serve(ALL, config='[limits]\ndeadline = "20s"\n')
     (worker,) = daemon.workers()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = 1500 if hard >= 2000 else hard // 2
+    count = 800 if hard >= 2000 else hard // 3
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
     with daemon.client() as c:
         assert c.ask().permit
         os.kill(worker, signal.SIGSTOP)
         gone = [Client(daemon.socket) for _ in range(count)]
         for n, client in enumerate(gone):
-            client.send(check(ask(resource=f"Document::{n}"), 1))
-        while c.stats()["waiting"] < count:
-            pass
+            client.send(check(ask(resource=f"Document::{n}"), 1) + check(ask(resource=f"Document::more{n}"), 2))
+        daemon.wait_until_waiting(count)
         for client in gone:
             client.socket.close()
         start = time.monotonic()

@@ -223,7 +223,7 @@ def test_a_slow_drip_does_not_extend_its_time(shared):
 
 
 def test_random_and_mutated_bytes_never_permit_and_never_hurt(shared):
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     denied = ask("User::bob")
     found = 0
     for _ in range(300):

@@ -199,8 +199,7 @@ def test_questions_in_flight_at_a_reload_are_asked_again_and_not_denied(serve):
     (worker,) = daemon.workers()
     with daemon.client() as c:
         os.kill(worker, signal.SIGSTOP)
-        for n in range(30):
-            c.send(check(ask(resource=f"Document::{n}"), n))
+        c.send(b"".join(check(ask(resource=f"Document::{n}"), n) for n in range(30)))
         daemon.reload(ALL + "// changed\n")
         answers = [c.answer() for _ in range(30)]
         assert [a for a in answers if not a.permit] == []
@@ -213,8 +212,7 @@ def test_an_explanation_in_flight_at_a_reload_is_an_error_frame_and_no_verdict(s
     (worker,) = daemon.workers()
     with daemon.client() as c:
         os.kill(worker, signal.SIGSTOP)
-        c.send(check(ask(resource="Document::x"), 5, op=9))
-        c.send(check(ask(resource="Document::y"), 6))
+        c.send(check(ask(resource="Document::x"), 5, op=9) + check(ask(resource="Document::y"), 6))
         daemon.reload(ALL + "// changed\n")
         answers = {got.id: got for got in (c.read(), c.read())}
         assert answers[5].op == 0xFF
@@ -286,7 +284,8 @@ def test_the_race_test_finds_the_stale_permit_where_the_bump_is_left_out(serve):
 @pytest.mark.slow
 def test_hits_are_answered_while_a_thousand_policies_are_loaded(serve):
     big = "".join(
-        f'@id("p{n}")\npermit(principal == User::"u{n}", action == Action::"a{n % 50}", resource);\n' for n in range(1000)
+        f'@id("p{n}")\npermit(principal == User::"u{n}", action == Action::"a{n % 50}", resource);\n'
+        for n in range(1000)
     )
     daemon = serve(PERMIT)
     with daemon.client() as c:

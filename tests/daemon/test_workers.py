@@ -20,11 +20,8 @@ def test_questions_of_a_killed_worker_are_denied_with_a_reason_and_the_next_are_
     with daemon.client() as c:
         assert c.ask().permit
         os.kill(worker, signal.SIGSTOP)
-        for n in range(4):
-            c.send(check(ask(resource=f"Document::{n}"), n))
-        with daemon.client(greet=False) as s:
-            while s.stats()["waiting"] < 4:
-                pass
+        c.send(b"".join(check(ask(resource=f"Document::{n}"), n) for n in range(4)))  # at once: none is alone
+        daemon.wait_until_waiting(4)
         os.kill(worker, signal.SIGKILL)
         start = time.monotonic()
         for _ in range(4):
@@ -168,11 +165,9 @@ def test_misses_are_taken_in_turn_from_each_peer(serve, other_uid):
     with daemon.client() as flood, daemon.client(greet=False) as s:
         os.kill(worker, signal.SIGSTOP)
         flood.send(b"".join(check(ask(resource=f"Document::f{n}"), n) for n in range(2000)))
-        while s.stats()["waiting"] < 2000:
-            pass
+        daemon.wait_until_waiting(2000)
         asker = other_uid(daemon, "with Client(path) as c: print(int(c.ask(deadline_us=20_000_000).permit))")
-        while s.stats()["waiting"] < 2001:
-            pass
+        daemon.wait_until_waiting(2001)
         os.kill(worker, signal.SIGCONT)
         assert asker.process.stdout.readline() == "1\n"
         assert s.stats()["waiting"] > 500
