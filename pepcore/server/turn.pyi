@@ -5,6 +5,7 @@ from ..core.gate import Gate, Stream
 class Served:
     owner: int
     others_ns: int
+    def wall_was_set(self, now: int, wall_ms: int) -> bool: ...
 
 class Turn:
     def __new__(

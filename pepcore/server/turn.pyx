@@ -25,6 +25,7 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_BOOTTIME, CLOCK_REALTIME
 
 cdef enum:
+    JUMP_MS = 1000              # the clocks drift apart by less between two reads
     READ = 65536                # bytes that one turn of the loop takes from a peer: a few hundred questions
 
 # One buffer for all connections: what a read leaves over is copied into its stream before the next one begins.
@@ -37,6 +38,18 @@ cdef class Served:
 
     def __cinit__(self):
         self.owner = -1
+
+    cdef bint set_since(self, int64_t now, int64_t wall_ms) noexcept:
+        cdef int64_t apart = wall_ms - now // 1000000, before = self.apart
+        self.apart = apart
+        if not self.compared:
+            self.compared = True
+            return False
+        return not -JUMP_MS <= apart - before <= JUMP_MS
+
+    def wall_was_set(self, int64_t now, int64_t wall_ms):
+        """Whether somebody set the wall clock since the last read: windows were measured against the old one."""
+        return self.set_since(now, wall_ms)
 
 
 @cython.final
@@ -74,6 +87,8 @@ cdef class Turn:
         now = t.tv_sec * 1000000000LL + t.tv_nsec
         clock_gettime(CLOCK_REALTIME, &t)
         wall_ms = t.tv_sec * 1000LL + t.tv_nsec // 1000000
+        if self.served.set_since(now, wall_ms):
+            self.gate.page.bump()
         if self.served.owner != self.owner:
             self.served.owner, self.served.others_ns = self.owner, now
         out = self.gate.take(s, buffer, size, now, wall_ms)

@@ -1,0 +1,39 @@
+"""The clocks of the hit path: a wall clock that somebody sets ends every entry that was measured against it."""
+
+import socket
+
+from pepcore.core.cache import Cache
+from pepcore.core.gate import Gate, Stream
+from pepcore.core.page import Page
+from pepcore.server.turn import Served, Turn
+
+SECOND_NS, SECOND_MS = 1_000_000_000, 1_000
+
+
+def test_clocks_that_run_together_are_not_taken_for_a_jump():
+    served = Served()
+    for s in range(100):
+        assert not served.wall_was_set(s * SECOND_NS, 5_000 + s * SECOND_MS + s % 7)
+
+
+def test_a_wall_clock_that_was_set_is_seen_once_in_either_direction():
+    served = Served()
+    assert not served.wall_was_set(0, 1_000_000)
+    assert served.wall_was_set(SECOND_NS, 1_000_000 - 3600 * SECOND_MS)
+    assert not served.wall_was_set(2 * SECOND_NS, 1_000_000 - 3599 * SECOND_MS)
+    assert served.wall_was_set(3 * SECOND_NS, 1_010_000)
+
+
+def test_a_jump_bumps_the_page_at_the_next_read():
+    page, served = Page(1), Served()
+    gate = Gate(Cache(slots=8, slab=1024, seed=1), page, lambda *_: (1, b""))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        turn = Turn(ours.fileno(), gate, Stream(None), served, 0, lambda *_: None, lambda: None)
+        theirs.send(b"x")
+        turn.readable()
+        assert page.revision == 0
+        served.wall_was_set(0, 0)  # as if the wall clock had stood elsewhere at the last read
+        theirs.send(b"y")
+        turn.readable()
+        assert page.revision == 1
