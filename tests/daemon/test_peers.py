@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -24,7 +25,7 @@ except (EOFError, ConnectionError): print(json.dumps(["closed"]))
 
 
 def rule(**keys: object) -> str:
-    return "[[peers]]\n" + "".join(f"{k} = {str(v).lower() if isinstance(v, bool) else v!r}\n" for k, v in keys.items())
+    return "[[peers]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items())
 
 
 def test_without_rules_any_user_may_ask_and_only_the_daemons_own_reads_statistics(serve, other_uid):
