@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
 
 from ..config import Config, milliseconds
@@ -22,7 +21,6 @@ from ..errors import BadFrame, ConfigError, Fault, NotAvailable, Overloaded, Ref
 from ..flight import Flight, Partition
 from ..model import Decision
 from ..settlement import read_question
-from ..version import VERSION
 from ..wire import MAX_MANY, Op, Welcome, error, pack, read_hello, read_many, reply
 from . import clock, logs
 from .changes import keep_fixed, times
@@ -32,9 +30,9 @@ from .notices import Notices
 from .peer import Peer, Peers
 from .processes import Process
 from .replies import Explaining, frame_of
+from .statistics import SERVER, stats
 from .workers import Workers
 
-SERVER = f"pepcore/{VERSION}"
 INLINE_MS = 20.0
 """A set that takes longer to build is never evaluated on the loop (D11)."""
 
@@ -64,7 +62,7 @@ class Service:
         self.peers = Peers(config.peers, listener, self._partition_numbers)
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
-        self._partitions: dict[int, Partition] = {}
+        self.partitions: dict[int, Partition] = {}
         self._gone: set[object] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
@@ -108,7 +106,7 @@ class Service:
 
     def _hello(self, stream: Stream, local: int, body: bytes) -> tuple[int, bytes]:
         partition = self.peers.partition(stream.peer, read_hello(body))
-        self._partitions[partition.number] = partition
+        self.partitions[partition.number] = partition
         limits = self.config.limits
         told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
         return partition.number, pack(Welcome(self.page.boot, told, local, self.page.revision, SERVER, 1))
@@ -134,7 +132,7 @@ class Service:
         """The short way for a miss that is alone: no flight that others could join, no alarm."""
         if ask.op != Op.CHECK or self.peers.limited(ask.partition):
             return False
-        body = self.misses.at_once(self._partitions[ask.partition], ask, now, wall_ms)
+        body = self.misses.at_once(self.partitions[ask.partition], ask, now, wall_ms)
         if body is None:
             return False
         connection.send(reply(Op.CHECK, ask.id, ask.local, body))
@@ -142,7 +140,7 @@ class Service:
 
     def _ask(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
         if ask.op in (Op.CHECK, Op.EXPLAIN):
-            partition = self._partitions[ask.partition]
+            partition = self.partitions[ask.partition]
             if self.peers.limited(partition.number):
                 self._admitted(partition, ask.question)
             if ask.op == Op.CHECK:
@@ -161,7 +159,7 @@ class Service:
             if not connection.peer.administers:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
             connection.waiting -= 1
-            connection.send(reply(ask.op, ask.id, ask.local, pack(self.stats())))
+            connection.send(reply(ask.op, ask.id, ask.local, pack(stats(self))))
         elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
             raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
         else:
@@ -173,7 +171,7 @@ class Service:
             raise Refused("subject", "this peer may not ask for this subject: see `peers` in the config")
 
     def _ask_many(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
-        partition = self._partitions[ask.partition]
+        partition = self.partitions[ask.partition]
         semantic, items = read_many(ask.rest, self.config.limits.depth)
         blocked: Fault | None = None
         if ask.min_boot == self.page.boot and ask.min_revision > self.page.revision:
@@ -284,31 +282,3 @@ class Service:
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()
-
-    def stats(self) -> dict[str, object]:
-        """What `pepcore stats` shows."""
-        enforcer, misses = self.enforcer, self.misses
-        return {
-            "server": SERVER,
-            "pid": os.getpid(),
-            "uptime_ms": (clock.now() - self.started_ns) // 1_000_000,
-            "boot": self.page.boot,
-            "revision": self.page.revision,
-            "connections": len(self.connections),
-            "partitions": len(self._partitions),
-            "waiting": enforcer.waiting,
-            "cache": self.cache.usage(),
-            "asked": enforcer.asked,
-            "joined": enforcer.joined,
-            "late": enforcer.late,
-            "asked_again": enforcer.asked_again,
-            "faults": {str(code): n for code, n in enforcer.settlement.faults.items()},
-            "evaluated_inline": misses.evaluated_inline,
-            "evaluated_by_workers": misses.evaluated_by_workers,
-            "workers": misses.workers.pids() if misses.workers else [],
-            "policies": self.loaded.policies,
-            "entities": self.loaded.entities,
-            "load_ms": round(self.loaded.ms, 3),
-            "reloads": self.reloads,
-            "failed_reloads": self.failed_reloads,
-        }
