@@ -111,8 +111,12 @@ class Daemon:
             return isinstance(answer, Verdict) and answer.permit
 
     def workers(self) -> list[int]:
+        """Process ids of those that are there; one that ended is replaced a moment later."""
+        until = time.monotonic() + 10
         with self.client(greet=False) as c:
-            return list(c.stats()["workers"])
+            while not (found := c.stats()["workers"]) and time.monotonic() < until:
+                time.sleep(0.01)
+            return list(found)
 
     def wait_until_waiting(self, count: int, seconds: float = 15.0) -> None:
         """Until so many requests wait for a decision; at least, since others may come."""
