@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import raw
 from raw import Client, Verdict
 
 PERMIT = '@id("readers")\npermit(principal == User::"alice", action == Action::"read", resource);\n'
@@ -157,21 +160,43 @@ def serve(make: Callable[..., Daemon]) -> Callable[..., Daemon]:
 
 
 class Other:
-    """A process of another user that asks, and what it was told."""
+    """A process of another user that asks, and what it was told.
+
+    It is a fork: what another user may not read (a clone below /root, its environment) is loaded already.
+    """
 
     def __init__(self, daemon: Daemon, uid: int, gid: int, code: str) -> None:
         reach(daemon.folder)
-        script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom raw import *\npath = {str(daemon.socket)!r}\n{code}"
-        self.process = subprocess.Popen(
-            ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._out, theirs = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(theirs)
+            return
+        status = 1
+        try:
+            sys.stdout = os.fdopen(theirs, "w")
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+            exec(compile(code, "<other>", "exec"), {**vars(raw), "path": str(daemon.socket)})
+            sys.stdout.flush()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
 
     def wait(self) -> Any:
-        out, _ = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0
-        return json.loads(out)
+        """What it printed, as JSON; at most 30 s."""
+        told, until = b"", time.monotonic() + 30
+        with open(self._out, "rb", buffering=0) as out:
+            while select.select([out], [], [], max(0, until - time.monotonic()))[0] and (data := out.read(65536)):
+                told += data
+            if time.monotonic() >= until:
+                os.kill(self._pid, signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        assert status == 0
+        return json.loads(told)
 
 
 def reach(folder: Path) -> None:
