@@ -17,7 +17,7 @@ from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
 from ..core.page import Page
 from ..enforcer import Enforcer
-from ..errors import BadFrame, ConfigError, Fault, NotAvailable, Overloaded, Refused, Stale
+from ..errors import ConfigError, Fault, NotAvailable, Overloaded, Refused, Stale
 from ..flight import Flight, Partition
 from ..model import Decision
 from ..settlement import read_question
@@ -163,7 +163,7 @@ class Service:
         elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
             raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
         else:
-            raise BadFrame("op", f"`{ask.op}` is not known here: send 1 to 10")
+            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 10")
 
     def _admitted(self, partition: Partition, key: bytes) -> None:
         subject = read_question(key).subject
