@@ -171,12 +171,13 @@ def test_thousands_of_peers_that_vanish_at_once_do_not_hold_the_others(serve):
 
 
 def test_one_peer_cannot_evict_what_another_has_cached(serve, other_uid):
-    daemon = serve(ALL, config="[cache]\nslots = 64\nslab_mib = 1\n")
+    """At its quota a flood takes only its own entries; below it, a full set may cost the other a few."""
+    daemon = serve(ALL, config="[cache]\nslots = 512\nslab_mib = 1\n")
     with daemon.client() as c:
-        assert c.ask().permit
-        flood = "for n in range(400): assert c.ask(ask(resource=f'Document::{n}')).permit"
-        code = f"c = Client(path)\n{flood}\nprint(1)"
-        assert other_uid(daemon, code).wait() == 1
-        answer = c.ask()
-        assert (answer.permit, answer.cached) == (True, True)
-        assert c.stats()["cache"]["entries"] <= 64
+        mine = [ask(resource=f"Mine::{n}") for n in range(20)]
+        assert all(c.ask(question).permit for question in mine)
+        flood = "for n in range(2000): assert c.ask(ask(resource=f'Document::{n}')).permit"
+        assert other_uid(daemon, f"c = Client(path)\n{flood}\nprint(1)").wait() == 1
+        answers = [c.ask(question) for question in mine]
+        assert all(answer.permit for answer in answers)
+        assert sum(answer.cached for answer in answers) >= 10
