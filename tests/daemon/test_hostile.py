@@ -83,8 +83,8 @@ def test_a_malformed_question_in_a_batch_denies_alone(shared, name):
 FLAGS, END = tail(deadline_us=1_000_000)
 BAD_FRAMES = {
     "unknown op": (frame(77, 7, b""), 5, "op"),
-    "op 0": (frame(0, 7, b""), 1, "op"),
-    "op of a reply": (frame(0x82, 7, b""), 1, "op"),
+    "op 0": (frame(0, 7, b""), 5, "op"),
+    "op of a reply": (frame(0x82, 7, b""), 5, "op"),
     "unknown flags": (frame(2, 7, QUESTION, question=len(QUESTION), partition=1, flags=0x100), 3, "flags"),
     "all flags": (frame(2, 7, QUESTION, question=len(QUESTION), partition=1, flags=0xFFFF), 3, "flags"),
     "tail missing": (frame(2, 7, QUESTION, question=len(QUESTION), partition=1, flags=1), 3, "length"),
