@@ -34,7 +34,7 @@ class Both:
     """A PEP twice. Peers are numbered 0..3, the n-th speaks for the n-th partition."""
 
     def __init__(self, slots: int = 16, blocks: int = 40, quota: float = 0.6, seed: int = 1) -> None:
-        self.now, self.wall, self.request = 1_000 * MS, 5_000, 0
+        self.now, self.wall, self.request = 1_000 * MS, 1_000_000_000, 0
         self.page = Page(BOOT)
         self.cache = Cache(slots=slots, slab=64 * blocks, seed=seed, quota=quota)
         times = Times(permit_ms=400, deny_ms=90, deadline_ns=200 * MS)
