@@ -63,6 +63,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     waiting: int = 65536
     """Questions that wait for the PDP, all peers."""
     waiting_per_peer: int = 16384
+    waiting_bytes_per_peer: int = 32 << 20
     deadline: str = "200ms"
     """Of a request that names none."""
     longest_deadline: str = "30s"
@@ -166,6 +167,11 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("limits.queued", limits.queued >= 65536, "must be at least 65536 bytes"),
         ("limits.waiting", limits.waiting > 0, "must be at least 1"),
         ("limits.waiting_per_peer", limits.waiting_per_peer > 0, "must be at least 1"),
+        (
+            "limits.waiting_bytes_per_peer",
+            limits.waiting_bytes_per_peer >= 2 * limits.frame,
+            "must be at least 2 frames",
+        ),
         ("cache.slots", 8 <= keep.slots <= 1 << 28, "must be 8 to 2^28"),
         ("cache.slab_mib", 1 <= keep.slab_mib <= 65536, "must be 1 to 65536"),
         ("cache.quota", 0 < keep.quota <= 1, "must be above 0, at most 1"),

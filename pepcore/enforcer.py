@@ -99,7 +99,11 @@ class Enforcer:
         if self.draining:
             return self._fail(waiter, Draining("", "this daemon is stopping: ask its successor"), now, wall_ms)
         waiting = self._waiting.of_owner(partition.owner)
-        if len(self._waiting) >= self.times.waiting or waiting >= self.times.waiting_per_owner:
+        if (
+            len(self._waiting) >= self.times.waiting
+            or waiting >= self.times.waiting_per_owner
+            or self._waiting.bytes_of(partition.owner) + len(key) > self.times.waiting_bytes
+        ):
             fault = Overloaded("", f"{waiting} questions of this peer wait for the PDP already: ask later")
             return self._fail(waiter, fault, now, wall_ms)
         flight = None if explain else self._flights.get((partition.number, key))
@@ -239,6 +243,8 @@ class Enforcer:
         for peer in to:
             for waiter in self._waiting.of_peer(peer):
                 self._leave(waiter)
+                if waiter.batch is not None:
+                    self._let_go(waiter.batch)
         gone = set(map(id, to))
         self._replies = [reply for reply in self._replies if id(reply.to) not in gone]
 
@@ -286,8 +292,12 @@ class Enforcer:
         missing = self._batches.missing(batch, self.times, now)
         if not missing or batch.rounds == 2 or 0 <= batch.not_after <= wall_ms:
             bodies = self._batches.bodies(batch, now, wall_ms)
+            self._let_go(batch)
             self._replies.append(Reply(batch.to, batch.request, batch.local, bodies=bodies))
             return
+        if not batch.held:  # what is cached is held too while one item waits
+            batch.held = sum(len(item) for item in batch.items if isinstance(item, bytes))
+            self._waiting.charge(batch.partition.owner, batch.held)
         batch.rounds += 1
         batch.missing = len(missing)
         again = batch.rounds == 2
@@ -296,6 +306,10 @@ class Enforcer:
                 batch.to, batch.request, batch.local, batch.until_ns, batch.not_after, batch, index=i, again=again
             )
             self._wait(batch.partition, key, waiter, now, wall_ms)
+
+    def _let_go(self, batch: Batch) -> None:
+        self._waiting.charge(batch.partition.owner, -batch.held)
+        batch.held = 0
 
     def _arrived(self, batch: Batch, now: int, wall_ms: int) -> None:
         batch.missing -= 1

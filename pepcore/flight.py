@@ -28,6 +28,8 @@ class Times(Struct, frozen=True):
     longest_deadline_ns: int = 30_000_000_000
     waiting: int = 65_536
     waiting_per_owner: int = 16_384
+    waiting_bytes: int = 32 << 20
+    """Of the questions of one owner that wait, whole batches included."""
 
 
 class Partition(Struct, frozen=True):
@@ -111,6 +113,8 @@ class Batch(Struct, eq=False):
     outcomes: list[bytes | Cached | Said | None]
     missing: int = 0
     rounds: int = 0
+    held: int = 0
+    """Bytes that its owner is charged with while it waits."""
 
 
 class Reply(Struct, frozen=True):

@@ -136,6 +136,7 @@ class Embedded:
             raise DeadlinePassed("deadline", "another thread was still deciding")
         try:
             now, wall = _clocks()
+            self._local.clocks_read(now, wall)
             stored = self._enforcer.cache.get(1, key, now, self._page.revision)
             if stored is None:
                 return self._evaluate(key, not_after, now, wall)

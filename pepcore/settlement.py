@@ -39,7 +39,7 @@ def usable(decision: object) -> Decision | Fault:
     if not isinstance(decision, Decision):
         return PdpFault("decision", f"is a `{type(decision).__name__}`")
     if decision.fault:
-        return PdpFault("pdp", str(decision.fault))
+        return PdpFault("", str(decision.fault))
     age = decision.max_age_ms
     typed = (
         isinstance(decision.permit, bool)

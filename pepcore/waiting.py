@@ -1,11 +1,12 @@
-"""Who waits: how many, for which peer, until when.
+"""Who waits: how many, how many bytes, for which peer, until when.
 
 Promises: a peer that disconnects costs its own waiters and no more; a deadline is found without looking at the
 others; memory follows those who wait now, not those who waited (a deadline that nobody needs any more leaves the
 heap when half of it is of that kind).
 Never: decides, answers, or reads a clock.
 
-INVARIANT: `len(waiting)` is the number of waiters that have a flight, and the sum over owners and over peers.
+INVARIANT: `len(waiting)` is the number of waiters that have a flight, and the sum over owners and over peers; an owner's
+bytes are those of its flights that are waited for, and of its batches that are not answered.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Waiting:
     def __init__(self) -> None:
         self._all = 0
         self._of_owner: dict[int, int] = {}
+        self._bytes: dict[int, int] = {}
         self._of_peer: dict[int, dict[Waiter, None]] = {}  # by identity: a waiter keeps its peer alive
         self._deadlines: list[tuple[int, int, Waiter]] = []
         self._order = itertools.count()
@@ -36,15 +38,29 @@ class Waiting:
         """How many of an owner's requests wait."""
         return self._of_owner.get(owner, 0)
 
+    def bytes_of(self, owner: int) -> int:
+        """How many bytes an owner's waiting questions take."""
+        return self._bytes.get(owner, 0)
+
+    def charge(self, owner: int, size: int) -> None:
+        """An owner holds `size` bytes more, or fewer where it is negative."""
+        left = self._bytes.get(owner, 0) + size
+        if left:
+            self._bytes[owner] = left
+        else:
+            self._bytes.pop(owner, None)
+
     def of_peer(self, to: Any) -> list[Waiter]:
         """What waits for one peer, batches item by item."""
         return list(self._of_peer.get(id(to), ()))
 
     def enter(self, flight: Flight, waiter: Waiter) -> None:
         """A waiter waits for this flight from now on."""
+        owner = flight.partition.owner
+        if not flight.waiters:
+            self.charge(owner, len(flight.key))
         flight.waiters[waiter] = None
         waiter.flight = flight
-        owner = flight.partition.owner
         self._all += 1
         self._of_owner[owner] = self._of_owner.get(owner, 0) + 1
         self._of_peer.setdefault(id(waiter.to), {})[waiter] = None
@@ -62,6 +78,8 @@ class Waiting:
         waiter.flight = None
         del flight.waiters[waiter]
         owner = flight.partition.owner
+        if not flight.waiters:
+            self.charge(owner, -len(flight.key))
         self._all -= 1
         self._of_owner[owner] -= 1
         if not self._of_owner[owner]:

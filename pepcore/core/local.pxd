@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t, uint8_t
 
 from cpython.object cimport PyObject
 
+from .clocks cimport Clocks
 from .page cimport Page
 from .verdict cimport Verdict
 
@@ -28,11 +29,13 @@ cdef class Local:
     cdef Set* sets
     cdef uint64_t mask          # sets - 1
     cdef object miss
+    cdef Clocks clocks
     cdef readonly Page page
     cdef readonly uint64_t hits
     cdef readonly uint64_t misses
     cdef readonly uint64_t evictions
     cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept
+    cdef void compare(self, int64_t now, int64_t wall_ms) noexcept
     cdef object ask(self, object s, object a, object r, object context)
     cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1
     cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,

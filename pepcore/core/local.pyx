@@ -23,15 +23,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memset
 
+from .clocks cimport CLOCK_REALTIME_COARSE, boottime, unix_ms, wall_was_set
 from .page cimport Page, unchanged
 from .verdict cimport Verdict, cached_copy
-
-cdef extern from "<time.h>" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int CLOCK_BOOTTIME
-    int clock_gettime(int, timespec*)
 
 cdef extern from *:
     """
@@ -58,12 +52,6 @@ cdef enum:
     MAX_TEXT = 1024             # characters of a key, all together
     MAX_MEMBERS = 16            # of a context
     MAX_SETS = 1 << 20
-
-
-cdef inline int64_t boottime() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_BOOTTIME, &t)
-    return <int64_t> t.tv_sec * 1000000000 + t.tv_nsec
 
 
 cdef inline uint64_t mix(uint64_t a, uint64_t b, uint64_t c) noexcept nogil:
@@ -217,15 +205,26 @@ cdef class Local:
     cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept:
         """The entry of this question if it still stands, or NULL."""
         cdef Entry* e = self.entries + (hash & self.mask) * WAYS
+        cdef int64_t now
         cdef int way
         for way in range(WAYS):
             if is_key(e, hash, s, a, r, context):
-                if not unchanged(self.page, e.revision) or e.expires <= boottime():
+                now = boottime()
+                self.compare(now, unix_ms(CLOCK_REALTIME_COARSE))
+                if not unchanged(self.page, e.revision) or e.expires <= now:
                     return NULL
                 self.sets[hash & self.mask].visited |= 1 << way
                 return e
             e += 1
         return NULL
+
+    cdef void compare(self, int64_t now, int64_t wall_ms) noexcept:
+        if wall_was_set(&self.clocks, now, wall_ms):
+            self.page.revision += 1
+
+    def clocks_read(self, int64_t now, int64_t wall_ms):
+        """Tell what the clocks say: a wall clock that was set ends every entry, whose windows were measured on it."""
+        self.compare(now, wall_ms)
 
     cdef object ask(self, object s, object a, object r, object context):
         """Ask, and keep the answer under a copy of the context that was asked about."""

@@ -10,8 +10,8 @@ cdef class Verdict:
     cdef readonly str error             # what is broken, "": nothing
     cdef readonly str reason            # what the policies say about it
     cdef readonly tuple policies        # ids of the determining policies
-    cdef readonly tuple obligations
-    cdef readonly tuple understood      # those of them that run here, also on a deny
+    cdef tuple held                     # obligations, shared by every verdict of one policy set: copies go out
+    cdef tuple runs                     # those of them that are understood here, also on a deny
     cdef readonly uint64_t number       # of the decision, unique in the daemon's life
     cdef readonly uint64_t boot
     cdef readonly uint64_t revision     # read before the PDP was asked

@@ -12,6 +12,8 @@ INVARIANT: `permit = True` is written in `settle` and in no other place of the p
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from copy import deepcopy
+
 import msgspec
 
 from .cursor cimport le32, le64, put_le32, put_le64
@@ -46,19 +48,28 @@ cdef dict _names = NAMES
 cdef class Verdict:
     """The answer to one question. `bool(v)` is the answer; nothing in it can be changed.
 
-    permit, reason, policies, obligations (those `understood` here run, even on a deny), error, cached, id (16 hex digits), expires (seconds on CLOCK_BOOTTIME,
-    0.0: not to be kept), boot and revision (how fresh it is: pass them as `min_revision` to ask for no older one).
+    permit, reason, policies, obligations (those `understood` here run, even on a deny; each look gives a copy), error,
+    cached, id (16 hex digits), expires (seconds on CLOCK_BOOTTIME, 0.0: not to be kept), boot and revision (how fresh
+    it is: pass them as `min_revision` to ask for no older one).
     """
 
     def __cinit__(self):
         self.error = self.reason = ""
-        self.policies = self.obligations = self.understood = ()
+        self.policies = self.held = self.runs = ()
 
     def __bool__(self):
         return self.permit
 
     def __reduce__(self):
         raise TypeError("a verdict cannot be pickled: ask the question where the action happens")
+
+    @property
+    def obligations(self):
+        return deepcopy(self.held)
+
+    @property
+    def understood(self):
+        return deepcopy(self.runs)
 
     @property
     def id(self):
@@ -98,12 +109,12 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
     whatever it asks for besides: there is no permit that could fall.
     """
     cdef Verdict v = Verdict.__new__(Verdict)
-    v.reason, v.policies, v.obligations = reason, policies, obligations
+    v.reason, v.policies, v.held = reason, policies, obligations
     v.number, v.boot, v.revision, v.expires_ns, v.cached = number, boot, revision, expires_ns, cached
     try:
         if obligations:
-            v.understood = obligation.understood(obligations, handles)
-            v.program = obligation.compile(v.understood)
+            v.runs = obligation.understood(obligations, handles)
+            v.program = obligation.compile(v.runs)
         if permit is True:
             why = obligation.unhandled(obligations, handles) if obligations else ""
             if why:
@@ -128,7 +139,7 @@ cdef Verdict cached_copy(Verdict v):
     """The same verdict, marked as it is served from a cache. Only ever called with what `settle` returned."""
     cdef Verdict c = Verdict.__new__(Verdict)
     c.permit, c.cached, c.fault, c.error, c.reason = v.permit, True, v.fault, v.error, v.reason
-    c.policies, c.obligations, c.understood, c.program = v.policies, v.obligations, v.understood, v.program
+    c.policies, c.held, c.runs, c.program = v.policies, v.held, v.runs, v.program
     c.number, c.boot, c.revision, c.expires_ns = v.number, v.boot, v.revision, v.expires_ns
     return c
 
@@ -160,7 +171,7 @@ cdef bytes written(tuple obligations, tuple policies, str reason):
 
 def payload(Verdict v not None):
     """Return the variable part of the verdict's body, in canonical msgpack; nothing where there is nothing to say."""
-    return written(v.obligations, v.policies, v.error or v.reason)
+    return written(v.held, v.policies, v.error or v.reason)
 
 
 def body(Verdict v not None, bytes payload not None, int64_t now, int64_t limit_ms=-1):
@@ -224,7 +235,7 @@ def read(bytes data not None, handles, int64_t now):
     content = content_of(data[VERDICT:VERDICT + length])
     if p[1]:
         v = Verdict.__new__(Verdict)
-        v.fault, v.error, v.policies, v.obligations = p[1], content.reason, content.policies, content.obligations
+        v.fault, v.error, v.policies, v.held = p[1], content.reason, content.policies, content.obligations
         v.number, v.boot, v.revision, v.cached = le64(p + 16), le64(p + 24), le64(p + 32), p[2]
         return v
     return settle(

@@ -27,6 +27,7 @@ def times(config: Config) -> Times:
         longest_deadline_ns=milliseconds(config.limits.longest_deadline) * 1_000_000,
         waiting=config.limits.waiting,
         waiting_per_owner=config.limits.waiting_per_peer,
+        waiting_bytes=config.limits.waiting_bytes_per_peer,
     )
 
 

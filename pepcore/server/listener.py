@@ -2,8 +2,8 @@
 
 Promises: a peer is named by the kernel before a byte of it is read; a peer that is not admitted sees its connection
 closed, which a client takes as a deny; running out of descriptors closes the surplus at once instead of leaving it to
-wait (a spare descriptor is kept for that).
-Never: reads from a peer; accepts without end in one turn of the loop.
+wait (a spare descriptor is kept for that, and won back when it was lost).
+Never: reads from a peer; accepts without end in one turn of the loop; spins while nobody can be accepted.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .service import Service
 
 AT_ONCE = 64
+REST_S = 0.1
+"""How long nobody is accepted where not even the spare descriptor is there: the peers who wait stay readable."""
 
 
 class Listener:
@@ -31,8 +33,10 @@ class Listener:
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         self._service, self._sock = service, sock
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = -1
+        self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._win_spare()
         sock.setblocking(False)
         self._loop.add_reader(sock, self._accept)
 
@@ -58,10 +62,26 @@ class Listener:
 
     def _turn_away(self) -> None:
         """No descriptor is left: use the spare one to close the next peer, so that it need not wait."""
+        if self._spare < 0:
+            self._rest()
+            return
         self._drop_spare()
-        with contextlib.suppress(OSError):  # another thread may be faster, at either: the next peer tries again
+        with contextlib.suppress(OSError):  # another thread may be faster: the peer is turned away after a rest
             self._sock.accept()[0].close()
+        self._win_spare()
+
+    def _win_spare(self) -> None:
+        with contextlib.suppress(OSError):
             self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _rest(self) -> None:
+        self._loop.remove_reader(self._sock)
+        self._resting = self._loop.call_later(REST_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resting = None
+        self._win_spare()
+        self._loop.add_reader(self._sock, self._accept)
 
     def _drop_spare(self) -> None:
         if self._spare >= 0:
@@ -69,6 +89,8 @@ class Listener:
             self._spare = -1
 
     def close(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
         self._drop_spare()

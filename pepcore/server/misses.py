@@ -1,12 +1,14 @@
 """Where misses are evaluated (D11): hits never wait for them.
 
 Promises: a miss is evaluated inline only if it is alone (nothing else waits, no worker is busy, no other peer was
-served in the last 10 ms, the set is small enough to be here); every other goes to a worker process, fair over peers.
-Never: evaluates two misses in one turn of the loop.
+served in the last 10 ms, none was evaluated in this turn of the loop, the set is small enough to be here); every other
+goes to a worker process, fair over peers.
+Never: evaluates two misses in one turn of the loop, whichever connections they came on.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from ..core.gate import Ask
@@ -32,6 +34,7 @@ class Misses:
         self.inline: Cedar | None = None
         self.evaluated_inline = self.evaluated_by_workers = 0
         self.served = Served()
+        self._evaluated = False  # in this turn of the loop
 
     def pump(self, now: int, wall_ms: int) -> None:
         """Hand on what waits, as far as there is room."""
@@ -41,7 +44,7 @@ class Misses:
         if self._alone(now, 1):
             flight = enforcer.next_flight(now, wall_ms)
             if flight is not None:
-                self.evaluated_inline += 1
+                self._begin()
                 self._evaluate(flight)
             return
         while workers is not None and enforcer.queued:
@@ -58,15 +61,24 @@ class Misses:
         flight = self.enforcer.take_alone(partition, ask.question, now, wall_ms) if self._alone(now, 0) else None
         if flight is None:
             return None
-        self.evaluated_inline += 1
+        self._begin()
         decision = self._decide(flight)
         return self.enforcer.answer_alone(
             flight, decision, ask.deadline_ns, ask.not_after, clock.now(), clock.wall_ms()
         )
 
+    def _begin(self) -> None:
+        self.evaluated_inline += 1
+        self._evaluated = True
+        asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._evaluated = False
+
     def _alone(self, now: int, waiting: int) -> bool:
         return (
             self.inline is not None
+            and not self._evaluated
             and self.enforcer.waiting == waiting
             and (self.workers is None or not self.workers.busy)
             and now - self.served.others_ns > ALONE_NS

@@ -1,13 +1,12 @@
 from libc.stdint cimport int64_t
 
+from ..core.clocks cimport Clocks
 from ..core.gate cimport Gate, Stream
 
 cdef class Served:
     cdef public int owner
     cdef public int64_t others_ns
-    cdef int64_t apart              # wall clock minus CLOCK_BOOTTIME at the last read, ms
-    cdef bint compared
-    cdef bint set_since(self, int64_t now, int64_t wall_ms) noexcept
+    cdef Clocks clocks
 
 cdef class Turn:
     cdef Gate gate

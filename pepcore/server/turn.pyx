@@ -10,6 +10,7 @@ cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t
 
+from ..core.clocks cimport CLOCK_REALTIME, boottime, unix_ms, wall_was_set
 from ..core.gate cimport Gate, Stream
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -17,15 +18,7 @@ cdef extern from "<sys/socket.h>" nogil:
     Py_ssize_t send(int, const void*, size_t, int)
     int MSG_DONTWAIT, MSG_NOSIGNAL
 
-cdef extern from "<time.h>" nogil:
-    cdef struct timespec:
-        long tv_sec
-        long tv_nsec
-    int clock_gettime(int, timespec*)
-    int CLOCK_BOOTTIME, CLOCK_REALTIME
-
 cdef enum:
-    JUMP_MS = 1000              # the clocks drift apart by less between two reads
     READ = 65536                # bytes that one turn of the loop takes from a peer: a few hundred questions
 
 # One buffer for all connections: what a read leaves over is copied into its stream before the next one begins.
@@ -39,17 +32,9 @@ cdef class Served:
     def __cinit__(self):
         self.owner = -1
 
-    cdef bint set_since(self, int64_t now, int64_t wall_ms) noexcept:
-        cdef int64_t apart = wall_ms - now // 1000000, before = self.apart
-        self.apart = apart
-        if not self.compared:
-            self.compared = True
-            return False
-        return not -JUMP_MS <= apart - before <= JUMP_MS
-
     def wall_was_set(self, int64_t now, int64_t wall_ms):
         """Whether somebody set the wall clock since the last read: windows were measured against the old one."""
-        return self.set_since(now, wall_ms)
+        return wall_was_set(&self.clocks, now, wall_ms)
 
 
 @cython.final
@@ -78,16 +63,11 @@ cdef class Turn:
         self.take(0)
 
     cdef int take(self, Py_ssize_t size) except -1:
-        cdef timespec t
-        cdef int64_t now, wall_ms
+        cdef int64_t now = boottime(), wall_ms = unix_ms(CLOCK_REALTIME)
         cdef Stream s = self.stream
         cdef Py_ssize_t sent = 0
         cdef Py_ssize_t out
-        clock_gettime(CLOCK_BOOTTIME, &t)
-        now = t.tv_sec * 1000000000LL + t.tv_nsec
-        clock_gettime(CLOCK_REALTIME, &t)
-        wall_ms = t.tv_sec * 1000LL + t.tv_nsec // 1000000
-        if self.served.set_since(now, wall_ms):
+        if wall_was_set(&self.served.clocks, now, wall_ms):
             self.gate.page.bump()
         if self.served.owner != self.owner:
             self.served.owner, self.served.others_ns = self.owner, now

@@ -130,6 +130,21 @@ def test_questions_over_the_limit_of_a_peer_are_denied_at_once_and_those_within_
         assert c.ask(ask(resource="Document::14")).permit
 
 
+def test_large_questions_that_wait_are_bounded_in_bytes_and_hits_go_on(serve):
+    daemon = serve(ALL, config='[limits]\nwaiting_bytes_per_peer = 1000000\ndeadline = "10s"\n')
+    (worker,) = daemon.workers()
+    with daemon.client() as c:
+        assert c.ask().permit
+        os.kill(worker, signal.SIGSTOP)
+        large = {"text": "x" * 50_000}
+        c.send(b"".join(check(ask(resource=f"Document::{n}", context=large), n) for n in range(25)))
+        over = [c.answer() for _ in range(6)]
+        assert {(a.permit, a.fault) for a in over} == {(False, 6)}
+        assert c.ask().cached
+        os.kill(worker, signal.SIGCONT)
+        assert all(c.answer().permit for _ in range(19))
+
+
 def test_many_requests_in_one_write_are_all_answered_and_others_come_between(serve):
     daemon = serve(ALL)
     with daemon.client(timeout=60) as c, daemon.client() as other:

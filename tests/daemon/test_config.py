@@ -20,6 +20,7 @@ WRONG = {
     "[limits]\nqueued = 1": "`limits.queued`",
     "[limits]\nwaiting = 0": "`limits.waiting`",
     "[limits]\nwaiting_per_peer = -1": "`limits.waiting_per_peer`",
+    "[limits]\nwaiting_bytes_per_peer = 65536": "`limits.waiting_bytes_per_peer`",
     "[limits]\npartial = '0s'": "`limits.partial`",
     "[limits]\npartial = '1 s'": "`limits.partial`",
     "[limits]\nunread = '-1s'": "`limits.unread`",

@@ -201,3 +201,52 @@ def test_new_times_hold_for_what_is_asked_from_now_on():
     host = Host(0)
     host.e.set_times(Times(permit_ms=7))
     assert host.check(0).verdict.expires_ns == host.now + 7 * MS
+
+
+def test_what_waits_is_bounded_in_bytes_and_is_let_go_when_answered_or_gone():
+    h, big = Host(0), [compose(f"U::{n}", "read", "D::1", {"x": "y" * 1000}) for n in range(8)]
+    h.e.set_times(Times(waiting_bytes=3000))
+
+    def ask(to: str, key: bytes) -> None:
+        h.e.ask(PARTITION, to, 1, 1, key, h.now, h.wall)
+
+    for key in (big[0], big[0], big[1], big[2]):  # who joins a flight holds nothing of his own
+        ask("a", key)
+    assert [r.verdict.error.split(":")[0] for r in h.e.take_replies()] == ["overloaded"]
+    h.e.gone("a")
+    ask("b", big[2])
+    flight = h.e.next_flight(h.now, h.wall)
+    h.e.answer(flight, Decision(True), h.now, h.wall)
+    assert [r.verdict.permit for r in h.e.take_replies()] == [True]
+    for n in (3, 4):
+        ask("b", big[n])
+    assert h.e.take_replies() == []
+
+
+def test_a_batch_holds_the_bytes_of_all_its_items_until_it_is_answered_or_its_peer_is_gone():
+    h, key = Host(0), [compose(f"U::{n}", "read", "D::1", {"x": "y" * 500}) for n in range(8)]
+    h.e.set_times(Times(waiting_bytes=2700))
+
+    def ask(to: str) -> int:
+        h.e.ask(PARTITION, to, 1, 1, key[7], h.now, h.wall)
+        return len(h.e.take_replies())
+
+    def batch(*items: bytes) -> None:
+        h.e.ask_many(PARTITION, "a", 1, 1, Semantic.execute_all, list(items), h.now, h.wall)
+
+    def answer() -> None:
+        h.e.answer(h.e.next_flight(h.now, h.wall), Decision(True), h.now, h.wall)
+
+    batch(key[0])
+    answer()
+    assert len(h.e.take_replies()) == 1
+    batch(key[0], key[0], key[0], key[1])  # three of them are cached, one waits
+    assert ask("b") == 1
+    h.e.gone("a")
+    assert ask("b") == 0
+    h.e.gone("b")
+    batch(key[0], key[0], key[0], key[2])
+    assert ask("b") == 1
+    answer()
+    assert len(h.e.take_replies()) == 1
+    assert ask("b") == 0

@@ -372,3 +372,18 @@ def test_random_histories_never_get_the_answer_of_another_question_or_an_older_r
     assert usage["hits"] > 100
     assert usage["evictions"] > 100
     assert usage["entries"] <= 64
+
+
+def test_a_wall_clock_that_was_set_ends_what_was_kept_and_the_next_answer_is_kept_again(
+    local: Local, pdp: Pdp, page: Page
+) -> None:
+    local.check(*ALICE)
+    assert local.check(*ALICE).cached
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    local.clocks_read(now, time.time_ns() // 10**6)
+    assert local.check(*ALICE).cached
+    local.clocks_read(now, time.time_ns() // 10**6 - 3_600_000)  # as if it had stood elsewhere until now
+    assert page.revision == 1
+    assert not local.check(*ALICE).cached  # sees the step back to what the clock says, too
+    assert local.check(*ALICE).cached
+    assert (page.revision, len(pdp.asked)) == (2, 2)

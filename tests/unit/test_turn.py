@@ -24,6 +24,12 @@ def test_a_wall_clock_that_was_set_is_seen_once_in_either_direction():
     assert served.wall_was_set(3 * SECOND_NS, 1_010_000)
 
 
+def test_steps_too_small_to_be_a_jump_are_seen_once_they_add_up():
+    served = Served()
+    seen = [served.wall_was_set(s * SECOND_NS, 10_000_000 + s * SECOND_MS - s * 300) for s in range(9)]
+    assert seen == [False, False, False, False, True, False, False, False, True]
+
+
 def test_a_jump_bumps_the_page_at_the_next_read():
     page, served = Page(1), Served()
     gate = Gate(Cache(slots=8, slab=1024, seed=1), page, lambda *_: (1, b""))

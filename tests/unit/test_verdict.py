@@ -191,3 +191,14 @@ def test_a_client_checks_itself_what_it_handles():
 def test_a_verdict_shows_itself():
     assert repr(settle(True, "yes", (), (), (), number=10)) == "<Verdict permit 000000000000000a yes>"
     assert repr(settle(False, "", ("p", "q"), (), ())) == f"<Verdict deny {'0' * 16} p, q>"
+
+
+def test_what_a_caller_does_to_the_obligations_of_a_verdict_changes_no_verdict():
+    shared = (Obligation("o", "redact", {"fields": ["/a"]}),)
+    verdict = settle(True, "", (), shared, {"redact"})
+    for seen in (verdict.obligations, verdict.understood):
+        assert seen == shared
+        seen[0].properties["fields"].append("/b")
+        seen[0].properties.clear()
+    assert verdict.obligations == verdict.understood == shared == (Obligation("o", "redact", {"fields": ["/a"]}),)
+    assert verdict.apply({"a": 1, "b": 2}) == {"a": None, "b": 2}

@@ -1,0 +1,67 @@
+"""A listener that runs out of descriptors: surplus peers are closed, and it recovers, whatever was lost meanwhile."""
+
+import asyncio
+import os
+import resource
+import socket
+
+from pepcore.errors import Overloaded
+from pepcore.server.listener import REST_S, Listener
+
+
+class Nobody:
+    """A service that has no room: what is tested is who is accepted at all."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def admit(self, *_):
+        self.seen += 1
+        raise Overloaded("connections", "no room")
+
+
+def test_the_spare_descriptor_is_won_back_when_others_took_it_and_nobody_waits_for_ever(tmp_path):
+    async def run():
+        service, path = Nobody(), str(tmp_path / "s")
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(path)
+        listening.listen()
+        listener = Listener(service, listening)
+        peers = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for peer in peers:
+            peer.settimeout(5)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            peers[0].connect(path)
+            await asyncio.sleep(REST_S / 2)
+            closed = peers[0].recv(1)  # with the spare descriptor
+            listener._drop_spare()
+            taken = []
+            try:
+                while True:
+                    taken.append(os.dup(0))
+            except OSError:
+                pass
+            peers[1].connect(path)
+            await asyncio.sleep(REST_S / 2)  # nobody can be accepted: it rests, and does not spin
+            cpu = resource.getrusage(resource.RUSAGE_SELF)
+            await asyncio.sleep(REST_S * 3)
+            spent = resource.getrusage(resource.RUSAGE_SELF).ru_utime - cpu.ru_utime
+            for one in taken:
+                os.close(one)
+            await asyncio.sleep(REST_S * 2)
+            closed += peers[1].recv(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        peers[2].connect(path)
+        await asyncio.sleep(REST_S)
+        closed += peers[2].recv(1)
+        listener.close()
+        for peer in peers:
+            peer.close()
+        return closed, service.seen, spent < REST_S
+
+    assert asyncio.run(run()) == (b"", 1, True)

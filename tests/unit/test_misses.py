@@ -1,0 +1,32 @@
+"""Where misses go: one is evaluated inline in a turn of the loop, whichever connections they came on."""
+
+import asyncio
+import itertools
+
+from pepcore.core.cache import Cache
+from pepcore.core.compose import compose
+from pepcore.core.page import Page
+from pepcore.enforcer import Enforcer
+from pepcore.flight import Partition
+from pepcore.pdp.cedar import load
+from pepcore.server.misses import ALONE_NS, Misses
+
+NOW = 10 * ALONE_NS
+
+
+def test_a_second_miss_in_one_turn_of_the_loop_is_not_evaluated_inline():
+    async def turns() -> list[int]:
+        enforcer = Enforcer(Cache(slots=64, slab=65536, seed=1), Page(5), numbers=itertools.count(1))
+        misses = Misses(enforcer)
+        misses.inline = load('@id("all") permit(principal, action, resource);')
+        evaluated = []
+        for turn in range(3):
+            for n in range(2):
+                enforcer.ask(Partition(1, 1), n, n, 1, compose(f"U::{turn}-{n}", "read", "D::1"), NOW, 10**9)
+                misses.pump(NOW, 10**9)
+            evaluated.append(misses.evaluated_inline)
+            enforcer.gone(0, 1)
+            await asyncio.sleep(0)
+        return evaluated
+
+    assert asyncio.run(turns()) == [1, 2, 3]
