@@ -19,6 +19,9 @@ import msgspec
 
 from .errors import ConfigError
 
+LONGEST_MS = 0xFFFFFFFF
+"""A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
+
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
@@ -189,8 +192,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("cache.deny", keep.deny, 0),
     ):
         try:
-            if milliseconds(text) < least:
-                raise ConfigError(f"{name}: `{key}` must be at least 1ms")
+            if not least <= milliseconds(text) <= LONGEST_MS:
+                raise ConfigError(f"{name}: `{key}` must be {least}ms to {LONGEST_MS}ms (49 days)")
         except ValueError as error:
             raise ConfigError(f"{name}: `{key}`: {error}") from None
     if milliseconds(limits.deadline) > milliseconds(limits.longest_deadline):

@@ -84,9 +84,12 @@ class Enforcer:
         batch = Batch(partition, to, request, local, semantic, items, until, not_after, [None] * len(items))
         self._advance(batch, now, wall_ms)
 
+    def allowed_ns(self, deadline_ns: int) -> int:
+        """How long a request may wait that asks for `deadline_ns`; -1: it names none."""
+        return self.times.deadline_ns if deadline_ns < 0 else min(deadline_ns, self.times.longest_deadline_ns)
+
     def _until(self, now: int, deadline_ns: int) -> int:
-        longest = self.times.longest_deadline_ns
-        return now + (self.times.deadline_ns if deadline_ns < 0 else min(deadline_ns, longest))
+        return now + self.allowed_ns(deadline_ns)
 
     def _wait(
         self, partition: Partition, key: bytes, waiter: Waiter, now: int, wall_ms: int, explain: bool = False
@@ -98,12 +101,8 @@ class Enforcer:
             return self._fail(waiter, DeadlinePassed("deadline", "has passed already"), now, wall_ms)
         if self.draining:
             return self._fail(waiter, Draining("", "this daemon is stopping: ask its successor"), now, wall_ms)
-        waiting = self._waiting.of_owner(partition.owner)
-        if (
-            len(self._waiting) >= self.times.waiting
-            or waiting >= self.times.waiting_per_owner
-            or self._waiting.bytes_of(partition.owner) + len(key) > self.times.waiting_bytes
-        ):
+        if not self._waiting.has_room(partition.owner, len(key), self.times):
+            waiting = self._waiting.of_owner(partition.owner)
             fault = Overloaded("", f"{waiting} questions of this peer wait for the PDP already: ask later")
             return self._fail(waiter, fault, now, wall_ms)
         flight = None if explain else self._flights.get((partition.number, key))
@@ -228,9 +227,12 @@ class Enforcer:
             self._waiting.leave(waiter)
             self._replies.append(Reply(waiter.to, waiter.request, waiter.local, explanation=explanation))
 
-    def tick(self, now: int, wall_ms: int) -> None:
-        """Deny those whose deadline has passed."""
-        while (waiter := self._waiting.due(now)) is not None:
+    def tick(self, now: int, wall_ms: int, most: int = 1 << 30) -> None:
+        """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""
+        for _ in range(most):
+            waiter = self._waiting.due(now)
+            if waiter is None:
+                return
             self._leave(waiter)
             self._fail(waiter, DeadlinePassed("deadline", "no decision came in time"), now, wall_ms)
 
@@ -244,7 +246,7 @@ class Enforcer:
             for waiter in self._waiting.of_peer(peer):
                 self._leave(waiter)
                 if waiter.batch is not None:
-                    self._let_go(waiter.batch)
+                    self._waiting.let_go(waiter.batch)
         gone = set(map(id, to))
         self._replies = [reply for reply in self._replies if id(reply.to) not in gone]
 
@@ -292,12 +294,10 @@ class Enforcer:
         missing = self._batches.missing(batch, self.times, now)
         if not missing or batch.rounds == 2 or 0 <= batch.not_after <= wall_ms:
             bodies = self._batches.bodies(batch, now, wall_ms)
-            self._let_go(batch)
+            self._waiting.let_go(batch)
             self._replies.append(Reply(batch.to, batch.request, batch.local, bodies=bodies))
             return
-        if not batch.held:  # what is cached is held too while one item waits
-            batch.held = sum(len(item) for item in batch.items if isinstance(item, bytes))
-            self._waiting.charge(batch.partition.owner, batch.held)
+        self._waiting.hold(batch)
         batch.rounds += 1
         batch.missing = len(missing)
         again = batch.rounds == 2
@@ -306,10 +306,6 @@ class Enforcer:
                 batch.to, batch.request, batch.local, batch.until_ns, batch.not_after, batch, index=i, again=again
             )
             self._wait(batch.partition, key, waiter, now, wall_ms)
-
-    def _let_go(self, batch: Batch) -> None:
-        self._waiting.charge(batch.partition.owner, -batch.held)
-        batch.held = 0
 
     def _arrived(self, batch: Batch, now: int, wall_ms: int) -> None:
         batch.missing -= 1

@@ -5,8 +5,8 @@ others; memory follows those who wait now, not those who waited (a deadline that
 heap when half of it is of that kind).
 Never: decides, answers, or reads a clock.
 
-INVARIANT: `len(waiting)` is the number of waiters that have a flight, and the sum over owners and over peers; an owner's
-bytes are those of its flights that are waited for, and of its batches that are not answered.
+INVARIANT: `len(waiting)` is the number of waiters that have a flight, and the sum over owners and over peers; the bytes
+of an owner are those of its flights that are waited for, and of its batches that are not answered.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import itertools
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from .flight import Flight, Waiter
+from .flight import Batch, Flight, Times, Waiter
 
 SPARE = 1024  # dead deadlines that are not worth a sweep
 
@@ -38,12 +38,26 @@ class Waiting:
         """How many of an owner's requests wait."""
         return self._of_owner.get(owner, 0)
 
-    def bytes_of(self, owner: int) -> int:
-        """How many bytes an owner's waiting questions take."""
-        return self._bytes.get(owner, 0)
+    def has_room(self, owner: int, size: int, times: Times) -> bool:
+        """Whether one more question of this size may wait for an owner."""
+        return (
+            self._all < times.waiting
+            and self._of_owner.get(owner, 0) < times.waiting_per_owner
+            and self._bytes.get(owner, 0) + size <= times.waiting_bytes
+        )
 
-    def charge(self, owner: int, size: int) -> None:
-        """An owner holds `size` bytes more, or fewer where it is negative."""
+    def hold(self, batch: Batch) -> None:
+        """A batch waits: all its items stay in memory, also those that are cached."""
+        if not batch.held:
+            batch.held = sum(len(item) for item in batch.items if isinstance(item, bytes))
+            self._charge(batch.partition.owner, batch.held)
+
+    def let_go(self, batch: Batch) -> None:
+        """A batch is answered, or its peer is gone."""
+        self._charge(batch.partition.owner, -batch.held)
+        batch.held = 0
+
+    def _charge(self, owner: int, size: int) -> None:
         left = self._bytes.get(owner, 0) + size
         if left:
             self._bytes[owner] = left
@@ -58,7 +72,7 @@ class Waiting:
         """A waiter waits for this flight from now on."""
         owner = flight.partition.owner
         if not flight.waiters:
-            self.charge(owner, len(flight.key))
+            self._charge(owner, len(flight.key))
         flight.waiters[waiter] = None
         waiter.flight = flight
         self._all += 1
@@ -79,7 +93,7 @@ class Waiting:
         del flight.waiters[waiter]
         owner = flight.partition.owner
         if not flight.waiters:
-            self.charge(owner, -len(flight.key))
+            self._charge(owner, -len(flight.key))
         self._all -= 1
         self._of_owner[owner] -= 1
         if not self._of_owner[owner]:

@@ -19,7 +19,8 @@ from .errors import BadRequest, Fault
 VERSION = 1
 REPLY = 0x80
 ERROR = 0xFF
-MAX_MANY = 1000
+MAX_MANY = 100
+"""Items of a batch: it is worked on in one piece, and must not hold the others for long. Clients split larger ones."""
 MAX_HANDLES = 64
 
 
@@ -82,6 +83,8 @@ def read_hello(body: bytes) -> Hello:
         hello = _hello(body)
     except (ValueError, RecursionError) as error:
         raise BadRequest("hello", f"cannot be read: {error}") from None
+    if body[0] & 0xF0 != 0x80 or body[0] & 0x0F != len(unpack(body)):
+        raise BadRequest("hello", "names a member twice, or is not a map in its shortest form")
     if VERSION not in hello.versions:
         raise BadRequest("hello.versions", f"`{hello.versions}` has none that is spoken here: offer {VERSION}")
     if len(hello.handles) > MAX_HANDLES or any(not 0 < len(h) <= 64 for h in hello.handles):

@@ -206,7 +206,7 @@ def test_a_truncated_frame_is_never_answered_and_waits_for_its_rest():
         (frame(1, 2, packed({"other": 1})), "hello"),
         (frame(1, 2, b"", flags=1), "header"),
         (frame(3, 2, b"", partition=1, flags=16), "flags"),
-        (frame(3, 2, b"", partition=1, flags=1), "flags"),
+        (frame(3, 2, b"", partition=1, flags=1), "length"),
         (frame(3, 2, bytes(8), partition=9), "partition"),
         (frame(8, 2, b"", question=1), "question length"),
     ],

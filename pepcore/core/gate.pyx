@@ -34,6 +34,7 @@ from ..errors import NAMES, Fault
 
 cdef enum:
     OUT_PER_FEED = 262144       # bytes of replies after which feed() pauses
+    COLD_PER_FEED = 16          # frames that did not hit, after which it pauses too: each costs as much as many hits
     OUT_LIMIT = 1 << 26         # a single reply above this cannot be
 
 cdef object _pack = msgspec.msgpack.Encoder(order="sorted").encode
@@ -96,6 +97,8 @@ cdef class Gate:
         cdef Py_ssize_t kept = s.rest.size
         cdef Frame f
         cdef Cut whole
+        cdef uint64_t hits = self.cache.table.hits
+        cdef int frames = 0
         self.out.size = 0
         if s.lost:
             return 0
@@ -123,7 +126,8 @@ cdef class Gate:
             else:
                 self.forward(s, &f)
             at += HEADER + f.length
-            if self.out.size >= OUT_PER_FEED:
+            frames += 1
+            if self.out.size >= OUT_PER_FEED or frames - <int> (self.cache.table.hits - hits) >= COLD_PER_FEED:
                 s.more = True
                 break
         self.keep(s, at, end, kept > 0)
@@ -241,8 +245,10 @@ cdef class Gate:
         cdef uint16_t flags = 0 if f.op == LEASE else f.flags      # a lease is not looked into before it is built
         memset(&t, 0, sizeof(Tail))
         tail = tail_size(flags) if f.op == CHECK_MANY else (0 if flags == 0 else -1)
-        if tail < 0 or tail > <Py_ssize_t> f.length:
+        if tail < 0:
             return self.fault(f, 3, "flags", f"`{f.flags}` has a flag that does not belong to this op")
+        if tail > <Py_ssize_t> f.length:
+            return self.fault(f, 3, "length", f"`{f.length}` is less than what the flags announce ({tail})")
         if f.question != 0 and f.op != LEASE:
             return self.fault(f, 3, "question length", "must be 0 for this op")
         if 0 < f.partition <= <uint32_t> s.count:

@@ -9,10 +9,13 @@ Never: parses anything (the gate does); decides anything (the enforcer does); re
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections import deque
 from typing import TYPE_CHECKING
 
-from ..core.gate import Stream
+from ..core.gate import Ask, Stream
+from ..flight import Partition
 from . import logs
 from .peer import Peer
 from .replies import Explaining
@@ -23,25 +26,35 @@ if TYPE_CHECKING:
 
 
 class Connection:
-    """A client's connection on a non-blocking socket. `waiting`: replies that the enforcer still owes it."""
+    """A client's connection on a non-blocking socket.
+
+    `asks` are what it asked that is not worked on yet, `waiting` counts the replies that the enforcer still owes it,
+    `partitions` were made by its hellos.
+    """
 
     def __init__(self, service: Service, sock: socket.socket, peer: Peer) -> None:
         self.service, self.peer = service, peer
         self.closed = False
+        self.asks: deque[Ask] = deque()
+        self.asked_ns = 0
         self.waiting = 0
         self.explaining = Explaining(self)
-        self.stream = Stream(peer)
+        self.partitions: list[Partition] = []
+        self.stream = Stream(self)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes] = []
         self._queued = 0
-        self._leaving = self._turning = False
+        self._leaving = self._later = False
         self._partial: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        turns = service.turns
         self._turn = Turn(
-            sock.fileno(), service.gate, self.stream, service.misses.served, peer.owner, self._rest, self.drop
-        )
+            sock.fileno(), service.gate, self.stream, turns.served, turns.share(peer.owner), peer.owner,
+            self._rest, self._read_later, self._ended,
+        )  # fmt: skip
         self._loop.add_reader(sock, self._turn.readable)
+        self._reading = True
 
     # ---- reading ----
 
@@ -57,28 +70,47 @@ class Connection:
             self.service.ask(self, stream.take_asks(), now, wall_ms)
         if stream.lost:
             self.finish()
-        elif stream.more and not self._queued:
-            self._loop.remove_reader(self._sock)
-            self._take_turns()
+        self.go_on()
         self._watch(progress)
 
-    def _take_turns(self) -> None:
-        """Leave the rest for the next turn of the loop; the reader is off until all that was read is answered."""
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._again)
-
-    def _again(self) -> None:
-        """Go on with what was read but not reached in the last turn."""
-        self._turning = False
-        if not (self.closed or self._leaving or self._queued):
-            self._turn.again()
-            if not (self.closed or self._leaving or self._queued or self._turning):
+    def go_on(self) -> None:
+        """Read on, unless something that was read or is to be sent comes first."""
+        if self.closed:
+            return
+        idle = not (self._queued or self.asks)
+        if self._leaving and idle:
+            self.drop()
+            return
+        reading = idle and not (self._later or self._leaving or self.stream.more)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
                 self._loop.add_reader(self._sock, self._turn.readable)
+            else:
+                self._loop.remove_reader(self._sock)
+        if idle and self.stream.more and not (self._later or self._leaving):
+            self._later = True
+            self.service.turns.later(self)
+
+    def _read_later(self) -> None:
+        if not self._later:
+            self._later = True
+            self.service.turns.later(self)
+            self.go_on()
+
+    def resume(self) -> None:
+        """Go on with what was read but not reached, or with what the kernel holds."""
+        self._later = False
+        if not (self.closed or self._leaving or self._queued or self.asks):
+            if self.stream.more:
+                self._turn.again()
+            else:
+                self._turn.readable()
+        self.go_on()
 
     def _watch(self, progress: bool) -> None:
         """Bound the time that a frame may stay half sent, counted from its first bytes."""
-        half_sent = self.stream.waiting and not (self.closed or self._leaving or self._queued or self.stream.more)
+        half_sent = self._reading and self.stream.waiting and not self.closed
         if self._partial is not None and (progress or not half_sent):
             self._partial.cancel()
             self._partial = None
@@ -100,12 +132,12 @@ class Connection:
             if sent < 0 or sent == len(data):
                 return
             data = data[sent:]
-            self._loop.remove_reader(self._sock)
             self._loop.add_writer(self._sock, self._writable)
             if self._unread is None:
                 self._unread = self._loop.call_later(self.service.unread_s, self._does_not_read)
         self._unsent.append(data)
         self._queued += len(data)
+        self.go_on()
         if self._queued > self.service.config.limits.queued:
             self._does_not_read()
 
@@ -129,16 +161,10 @@ class Connection:
         if self._queued:
             return
         self._loop.remove_writer(self._sock)
-        if self._leaving:
-            self.drop()
-            return
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
-        if self.stream.more or self._turning:
-            self._take_turns()
-        else:
-            self._loop.add_reader(self._sock, self._turn.readable)
+        self.go_on()
         self._watch(False)
 
     def _does_not_read(self) -> None:
@@ -147,14 +173,24 @@ class Connection:
 
     # ---- the end ----
 
-    def finish(self) -> None:
-        """Close once what waits for the peer was taken, or after the time that it may leave replies unread."""
-        if self.closed or self._leaving:
-            return
-        if not self._queued:
+    def _ended(self, error: Exception | None) -> None:
+        """The peer has closed, or only its sending side: both end what it asked. While draining, it was us."""
+        if error is not None:
+            logs.unexpected("a connection is closed", error)
+        if self.service.enforcer.draining and error is None:
+            self.finish()
+        else:
             self.drop()
-            return
+
+    def drain(self) -> None:
+        """Read what has arrived, and no more; then finish."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def finish(self) -> None:
+        """Close once what was asked is done and taken, or after the time that replies may stay unread."""
         self._leaving = True
+        self.go_on()
 
     def drop(self) -> None:
         """Let go of the peer at once; nothing is applied for it any more."""
@@ -168,4 +204,5 @@ class Connection:
         self._loop.remove_writer(self._sock)
         self._sock.close()
         self._unsent.clear()
+        self.asks.clear()
         self.service.gone(self)

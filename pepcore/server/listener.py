@@ -1,8 +1,8 @@
 """The listening socket: accepts peers, names them, hands them on.
 
 Promises: a peer is named by the kernel before a byte of it is read; a peer that is not admitted sees its connection
-closed, which a client takes as a deny; running out of descriptors closes the surplus at once instead of leaving it to
-wait (a spare descriptor is kept for that, and won back when it was lost).
+closed behind an error frame, which a client takes as a deny; running out of descriptors closes the surplus at once
+instead of leaving it to wait (a spare descriptor is kept for that, and won back when it was lost).
 Never: reads from a peer; accepts without end in one turn of the loop; spins while nobody can be accepted.
 """
 
@@ -16,9 +16,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from ..errors import Fault
+from ..wire import error
 from . import logs
 from .connection import Connection
-from .peer import credentials
 
 if TYPE_CHECKING:
     from .service import Service
@@ -46,16 +46,19 @@ class Listener:
                 sock, _address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
+            except OSError as failed:
+                if failed.errno in (errno.EMFILE, errno.ENFILE):
                     self._turn_away()
-                logs.limited("a peer could not be accepted", reason=error.strerror)
+                logs.limited("a peer could not be accepted", reason=failed.strerror)
                 return
             sock.setblocking(False)
             try:
-                peer = self._service.admit(*credentials(sock))
+                peer = self._service.admit(sock)
             except (Fault, OSError) as refused:
                 logs.limited("a peer was refused", reason=str(refused))
+                if isinstance(refused, Fault):
+                    with contextlib.suppress(OSError):
+                        sock.send(error(1, 0, refused))  # to the hello that it has sent, or is about to send
                 sock.close()
                 continue
             self._service.connected(Connection(self._service, sock, peer))
@@ -89,6 +92,8 @@ class Listener:
             self._spare = -1
 
     def close(self) -> None:
+        """Accept nobody any more, but those who connected already."""
+        self._accept()
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._sock)

@@ -2,7 +2,8 @@
 
 Promises: one event is one line whatever is in it (control and bidirectional characters are escaped), so no input can
 forge a line or colour a terminal; `limited` says an event at most once a second and counts the rest.
-Never: logs a question's attribute values, a token, a payload.
+Never: logs a question's attribute values, a token, a payload; waits for whoever reads the log: lines that find no room
+are dropped and counted.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 _log = logging.getLogger("pepcore")
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
+LINES = 1000
+"""Lines that may wait for a slow reader."""
+LAST_S = 1.0
 _suppressed: dict[str, tuple[float, int]] = {}
 
 
@@ -39,14 +46,60 @@ class _Readable(logging.Formatter):
         return f"{colour}{line}\x1b[0m" if colour else line
 
 
+class _Writer(logging.Handler):
+    """Writes lines from a thread: standard error may be a pipe that nobody reads, or a terminal that was stopped.
+
+    The file number is written to as it is. To make it non-blocking would make it so for every process that shares it,
+    and a buffered file could not be left behind by a thread that hangs in it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[bytes] = queue.Queue(LINES)
+        self._dropped = 0
+        threading.Thread(target=self._write, daemon=True, name="pepcore-log").start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._dropped and self._lines.qsize() < LINES // 2:
+            record.__dict__.setdefault("fields", {})["lines_dropped"] = self._dropped
+            self._dropped = 0
+        try:
+            self._lines.put_nowait(self.format(record).encode() + b"\n")
+        except queue.Full:
+            self._dropped += 1
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            try:
+                while line:
+                    line = line[os.write(2, line) :]
+            except OSError:  # a closed pipe or a full disk: the line is lost
+                pass
+            self._lines.task_done()
+
+    def drain(self, seconds: float) -> None:
+        """Wait for the last lines, but not for ever."""
+        until = time.monotonic() + seconds
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.005)
+
+
 def start() -> None:
     """Send the daemon's log to standard error, in the form that fits it."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Writer()
     handler.setFormatter(_Readable() if sys.stderr.isatty() else _Lines())
     _log.handlers[:] = [handler]
     _log.propagate = False
     _log.setLevel(logging.INFO)
     logging.raiseExceptions = False  # a full disk or a closed pipe must not reach the loop
+
+
+def stop() -> None:
+    """Let the last lines out before the process ends."""
+    for handler in _log.handlers:
+        if isinstance(handler, _Writer):
+            handler.drain(LAST_S)
 
 
 def info(event: str, **fields: Any) -> None:
@@ -70,3 +123,12 @@ def limited(event: str, **fields: Any) -> None:
         return
     _suppressed[event] = (now, 0)
     warning(event, **fields, **({"not_shown": dropped} if dropped else {}))
+
+
+def unexpected(event: str, error: BaseException | None, **fields: Any) -> None:
+    """A defect, in one line: what was raised, and where."""
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
+    limited("an error was not expected", what=event, error=repr(error), place=place, **fields)

@@ -28,12 +28,11 @@ ALONE_NS = 10_000_000
 class Misses:
     """Takes flights from the enforcer to where they are evaluated, and brings the answers back."""
 
-    def __init__(self, enforcer: Enforcer) -> None:
-        self.enforcer = enforcer
+    def __init__(self, enforcer: Enforcer, served: Served) -> None:
+        self.enforcer, self.served = enforcer, served
         self.workers: Workers | None = None
         self.inline: Cedar | None = None
         self.evaluated_inline = self.evaluated_by_workers = 0
-        self.served = Served()
         self._evaluated = False  # in this turn of the loop
 
     def pump(self, now: int, wall_ms: int) -> None:

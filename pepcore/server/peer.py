@@ -2,8 +2,9 @@
 
 Promises: a peer is what the kernel says at connect time (SO_PEERCRED), never what it writes; the overflow uid is
 refused; where the config has rules, a peer without one is refused; partitions are interned per listener, user,
-group, point, handled types and subject rule, so that nothing crosses from one to another.
-Never: looks a peer up by pid.
+group, point, handled types and subject rule, so that nothing crosses from one to another. Those that nobody uses are
+kept, since who asks once and leaves comes back, but the longest unused of an owner gives way to a new one.
+Never: looks a peer up by pid; gives a partition's number twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 import socket
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
@@ -26,7 +28,8 @@ from ..wire import Hello
 
 OVERFLOW_UID = 65534
 OWNERS = 4095
-PARTITIONS_PER_OWNER = 4096
+PARTITIONS_PER_OWNER = 1024
+SO_PEERGROUPS = 59
 ANYBODY = Rule()
 
 Match = Callable[[str], object]
@@ -53,7 +56,7 @@ class Peer(Struct, frozen=True):
 
     uid: int
     gid: int
-    pid: int
+    pid: int  # for messages
     owner: int
     rule: Rule
     administers: bool
@@ -63,6 +66,23 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
     """(pid, uid, gid) of the process that connected."""
     pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF
+
+
+def other_groups(sock: socket.socket) -> frozenset[int]:
+    """The supplementary groups of the process that connected. Of somebody in more than 256 groups, none."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
+    except OSError:
+        return frozenset()
+    return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+class _Interned(Struct):
+    """A partition, the key it is found by, and how many hellos of open connections use it."""
+
+    partition: Partition
+    key: tuple[object, ...]
+    used: int = 0
 
 
 class Peers:
@@ -77,15 +97,18 @@ class Peers:
         self._numbers = numbers
         self._listener = listener
         self.owners = {} if owners is None else owners
-        self._partitions: dict[tuple[object, ...], Partition] = {}
+        self.partitions: dict[int, Partition] = {}
+        self._by_key: dict[tuple[object, ...], _Interned] = {}
+        self._of_owner: dict[int, dict[int, _Interned]] = {}
+        self._unused: dict[int, OrderedDict[int, _Interned]] = {}
         self._subjects: dict[int, list[Matcher]] = {}
-        self._made: dict[int, int] = {}
 
-    def identify(self, pid: int, uid: int, gid: int) -> Peer:
-        """The peer behind these credentials. Raises Refused."""
+    def identify(self, pid: int, uid: int, gid: int, groups: frozenset[int] = frozenset()) -> Peer:
+        """The peer behind these credentials; a rule for a group holds for its members. Raises Refused."""
         if uid == OVERFLOW_UID:
             raise Refused("peer", f"uid `{uid}` stands for a user of another namespace: give that pod its own listener")
-        rule = next((r for r, u, g in self.rules if u in (None, uid) and g in (None, gid)), None)
+        groups |= {gid}
+        rule = next((r for r, u, g in self.rules if u in (None, uid) and (g is None or g in groups)), None)
         if rule is None:
             if self.rules:
                 raise Refused("peer", f"no rule in the config admits uid `{uid}`, gid `{gid}`")
@@ -94,24 +117,47 @@ class Peers:
         return Peer(uid, gid, pid, owner, rule, rule.administer or (not self.rules and uid == os.geteuid()))
 
     def partition(self, peer: Peer, hello: Hello) -> Partition:
-        """The partition of a peer that speaks for a point. Raises Refused or Overloaded."""
+        """The partition of a peer that speaks for a point, in use until it is let go. Raises Refused or Overloaded."""
         rule = peer.rule
         if not any(like(pattern)(hello.point) for pattern in rule.points):
             raise Refused("hello.point", f"`{hello.point}` is not a point that uid `{peer.uid}` may speak for")
         handles = frozenset(hello.handles)
         who = ("share", rule.share) if rule.share else (peer.uid, peer.gid)
         key = (self._listener, who, hello.point, handles, rule.subjects)
-        found = self._partitions.get(key)
+        found = self._by_key.get(key)
         if found is None:
-            made = self._made.get(peer.owner, 0)
-            if made >= PARTITIONS_PER_OWNER:
-                raise Overloaded("hello", f"uid `{peer.uid}` has made {made} partitions: use fewer sets of handles")
-            self._made[peer.owner] = made + 1
-            found = Partition(next(self._numbers), peer.owner, hello.point, handles)
-            self._partitions[key] = found
+            self._make_room(peer)
+            partition = Partition(next(self._numbers), peer.owner, hello.point, handles)
+            found = self._by_key[key] = self._of_owner.setdefault(peer.owner, {})[partition.number] = _Interned(
+                partition, key
+            )
+            self.partitions[partition.number] = partition
             if "*" not in rule.subjects:
-                self._subjects[found.number] = [m for pattern in rule.subjects for m in entity_like(pattern)]
-        return found
+                self._subjects[partition.number] = [m for pattern in rule.subjects for m in entity_like(pattern)]
+        found.used += 1
+        if found.used == 1 and (unused := self._unused.get(found.partition.owner)):
+            unused.pop(found.partition.number, None)
+        return found.partition
+
+    def _make_room(self, peer: Peer) -> None:
+        """Forget the partition that an owner has not used for longest, where it has too many."""
+        if len(self._of_owner.get(peer.owner, ())) < PARTITIONS_PER_OWNER:
+            return
+        unused = self._unused.get(peer.owner)
+        if not unused:
+            made = PARTITIONS_PER_OWNER
+            raise Overloaded("hello", f"uid `{peer.uid}` uses {made} partitions: use fewer sets of handles")
+        number, forgotten = unused.popitem(last=False)
+        del self._by_key[forgotten.key], self._of_owner[peer.owner][number], self.partitions[number]
+        self._subjects.pop(number, None)
+
+    def let_go(self, partition: Partition) -> None:
+        """A connection that used this partition is gone."""
+        found = self._of_owner.get(partition.owner, {}).get(partition.number)
+        if found is not None:  # else its rules are gone as well
+            found.used -= 1
+            if found.used == 0:
+                self._unused.setdefault(partition.owner, OrderedDict())[partition.number] = found
 
     def admits(self, partition: int, subject: Entity) -> bool:
         """Whether this partition may ask for this subject."""

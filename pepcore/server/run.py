@@ -55,6 +55,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     finally:
         end_all()
         place.close()
+        logs.stop()
 
 
 def workers_of(config: Config) -> int:
@@ -121,8 +122,14 @@ async def serve(
         raise ConfigError("`cache.slots` and `cache.slab_mib` ask for more memory than there is") from None
     reloader = Reloader(service, reread, seen)
     loop.add_signal_handler(signal.SIGHUP, reloader.wanted.set)
-    why = await service.activate(Workers(source, len(begun), service.came, service.idle), begun)
-    if why:
+    activated = asyncio.create_task(service.activate(Workers(source, len(begun), service.came, service.idle), begun))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([activated, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if not activated.done():
+        activated.cancel()
+        logs.info("stopped before the policies were loaded", pid=os.getpid())
+        return 0
+    if why := activated.result():
         raise ConfigError(why)
     listener = passed or place.listen()
     accepting = Listener(service, listener)
@@ -140,7 +147,7 @@ async def serve(
         entities=service.loaded.entities,
         workers=service.misses.workers.pids() if service.misses.workers else [],
     )
-    await stop.wait()
+    await stopped
     systemd.notify("STOPPING=1")
     logs.info("draining", waiting=service.enforcer.waiting)
     place.leave()
@@ -155,13 +162,13 @@ async def serve(
 
 
 async def drain(service: Service) -> None:
-    """Answer what is in flight, then let every connection take what was written to it; both within `daemon.drain`."""
+    """Answer what is in flight and what was sent, and let every peer take its replies; all within `daemon.drain`."""
     service.enforcer.draining = True
     until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
     while service.enforcer.waiting and clock.now() < until:
         await asyncio.sleep(0.01)
     for connection in list(service.connections):
-        connection.finish()
+        connection.drain()
     while service.connections and clock.now() < until:
         await asyncio.sleep(0.01)
     for connection in list(service.connections):
@@ -175,11 +182,7 @@ def unexpected(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     if isinstance(error, OSError):
         logs.limited("a connection failed", reason=error.strerror or type(error).__name__)
         return
-    trace = error.__traceback__ if error is not None else None
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-    logs.limited("an error was not expected", what=context.get("message", ""), error=repr(error), place=place)
+    logs.unexpected(context.get("message", ""), error)
 
 
 async def feed_watchdog() -> None:

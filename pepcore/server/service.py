@@ -11,30 +11,34 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import socket
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
 from ..core.page import Page
 from ..enforcer import Enforcer
-from ..errors import ConfigError, Fault, NotAvailable, Overloaded, Refused, Stale
+from ..errors import ConfigError, Overloaded
 from ..flight import Flight, Partition
 from ..model import Decision
-from ..settlement import read_question
-from ..wire import MAX_MANY, Op, Welcome, error, pack, read_hello, read_many, reply
+from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .changes import keep_fixed, times
 from .connection import Connection
 from .misses import Misses
 from .notices import Notices
-from .peer import Peer, Peers
+from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
 from .replies import Explaining, frame_of
-from .statistics import SERVER, stats
+from .requests import Requests
+from .statistics import SERVER
+from .turns import Turns
 from .workers import Workers
 
 INLINE_MS = 20.0
 """A set that takes longer to build is never evaluated on the loop (D11)."""
+DUE_AT_ONCE = 64
+"""Requests that are denied in one turn of the loop because their deadline has passed."""
 
 
 class Service:
@@ -56,14 +60,15 @@ class Service:
             numbers=itertools.count(secrets.randbits(62)),
             notify=self.notices,
         )
-        self.misses = Misses(self.enforcer)
+        self.turns = Turns(Requests(self).take, self.progress)
+        self.misses = Misses(self.enforcer, self.turns.served)
         self._partition_numbers = itertools.count(1)
         self._listener = listener
         self.peers = Peers(config.peers, listener, self._partition_numbers)
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
-        self.partitions: dict[int, Partition] = {}
         self._gone: set[object] = set()
+        self._ready: dict[Connection, list[bytes]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self.reloads = self.failed_reloads = 0
@@ -74,9 +79,10 @@ class Service:
 
     # ---- connections ----
 
-    def admit(self, pid: int, uid: int, gid: int) -> Peer:
+    def admit(self, sock: socket.socket) -> Peer:
         """Who has connected, if there is room for him. Raises Refused or Overloaded."""
-        peer = self.peers.identify(pid, uid, gid)
+        pid, uid, gid = credentials(sock)
+        peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.config.peers else frozenset())
         limits = self.config.limits
         if len(self.connections) >= limits.connections:
             raise Overloaded("connections", f"{limits.connections} are open already")
@@ -88,11 +94,17 @@ class Service:
         owner = connection.peer.owner
         self.connections[connection] = owner
         self._of_owner[owner] = self._of_owner.get(owner, 0) + 1
+        self.turns.served.contested = len(self._of_owner) > 1
 
     def gone(self, connection: Connection) -> None:
         owner = self.connections.pop(connection, None)
         if owner is not None:
             self._of_owner[owner] -= 1
+            if not self._of_owner[owner]:
+                del self._of_owner[owner]
+                self.turns.served.contested = len(self._of_owner) > 1
+            for partition in connection.partitions:
+                self.peers.let_go(partition)
             if connection.waiting:
                 if not self._gone:
                     asyncio.get_running_loop().call_soon(self._forget_gone)
@@ -104,9 +116,15 @@ class Service:
         if gone:
             self.enforcer.gone(*gone)
 
+    @property
+    def partitions(self) -> dict[int, Partition]:
+        """Those that can be asked in, by number."""
+        return self.peers.partitions
+
     def _hello(self, stream: Stream, local: int, body: bytes) -> tuple[int, bytes]:
-        partition = self.peers.partition(stream.peer, read_hello(body))
-        self.partitions[partition.number] = partition
+        connection: Connection = stream.peer
+        partition = self.peers.partition(connection.peer, read_hello(body))
+        connection.partitions.append(partition)
         limits = self.config.limits
         told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
         return partition.number, pack(Welcome(self.page.boot, told, local, self.page.revision, SERVER, 1))
@@ -114,19 +132,12 @@ class Service:
     # ---- requests that the gate could not answer ----
 
     def ask(self, connection: Connection, asks: list[Ask], now: int, wall_ms: int) -> None:
-        if len(asks) == 1 and self._at_once(connection, asks[0], now, wall_ms):
+        """Take what a connection asks, at once or in its turn."""
+        if len(asks) == 1 and not self.turns.waiting and self._at_once(connection, asks[0], now, wall_ms):
             return
-        faults = []
-        for ask in asks:
-            try:
-                connection.waiting += 1
-                self._ask(connection, ask, now, wall_ms)
-            except Fault as fault:
-                connection.waiting -= 1
-                faults.append(error(ask.id, ask.local, fault))
-        if faults:
-            connection.send(b"".join(faults))
-        self.progress(now, wall_ms)
+        connection.asks.extend(asks)
+        connection.asked_ns = now
+        self.turns.ask(connection, now, wall_ms)
 
     def _at_once(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> bool:
         """The short way for a miss that is alone: no flight that others could join, no alarm."""
@@ -137,56 +148,6 @@ class Service:
             return False
         connection.send(reply(Op.CHECK, ask.id, ask.local, body))
         return True
-
-    def _ask(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
-        if ask.op in (Op.CHECK, Op.EXPLAIN):
-            partition = self.partitions[ask.partition]
-            if self.peers.limited(partition.number):
-                self._admitted(partition, ask.question)
-            if ask.op == Op.CHECK:
-                self.enforcer.ask(
-                    partition, connection, ask.id, ask.local, ask.question, now, wall_ms,
-                    deadline_ns=ask.deadline_ns, not_after=ask.not_after,
-                )  # fmt: skip
-            else:
-                self.enforcer.ask(
-                    partition, connection.explaining, ask.id, ask.local, ask.question, now, wall_ms,
-                    deadline_ns=ask.deadline_ns, explain=True,
-                )  # fmt: skip
-        elif ask.op == Op.CHECK_MANY:
-            self._ask_many(connection, ask, now, wall_ms)
-        elif ask.op == Op.STATS:
-            if not connection.peer.administers:
-                raise Refused("stats", "this peer may not read statistics: the config names who administers")
-            connection.waiting -= 1
-            connection.send(reply(ask.op, ask.id, ask.local, pack(stats(self))))
-        elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
-            raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
-        else:
-            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 10")
-
-    def _admitted(self, partition: Partition, key: bytes) -> None:
-        subject = read_question(key).subject
-        if not self.peers.admits(partition.number, subject):
-            raise Refused("subject", "this peer may not ask for this subject: see `peers` in the config")
-
-    def _ask_many(self, connection: Connection, ask: Ask, now: int, wall_ms: int) -> None:
-        partition = self.partitions[ask.partition]
-        semantic, items = read_many(ask.rest, self.config.limits.depth)
-        blocked: Fault | None = None
-        if ask.min_boot == self.page.boot and ask.min_revision > self.page.revision:
-            blocked = Stale("min_revision", "this daemon has not seen that revision yet")
-        if self.peers.limited(partition.number):
-            for i, item in enumerate(items):
-                if isinstance(item, bytes):
-                    try:
-                        self._admitted(partition, item)
-                    except Refused as refused:
-                        items[i] = refused
-        self.enforcer.ask_many(
-            partition, connection, ask.id, ask.local, semantic, items, now, wall_ms,
-            deadline_ns=ask.deadline_ns, not_after=ask.not_after, blocked=blocked,
-        )  # fmt: skip
 
     # ---- progress ----
 
@@ -205,13 +166,16 @@ class Service:
         """A worker has room again."""
         self.progress(clock.now(), clock.wall_ms())
 
+    def ready(self, to: Connection, frame: bytes) -> None:
+        """A reply that is sent with the next ones."""
+        self._ready.setdefault(to, []).append(frame)
+
     def _send(self) -> None:
-        out: dict[Connection, list[bytes]] = {}
+        out, self._ready = self._ready, {}
         for r in self.enforcer.take_replies():
             to: Connection = r.to.connection if isinstance(r.to, Explaining) else r.to
             to.waiting -= 1
-            if not to.closed:
-                out.setdefault(to, []).append(frame_of(r))
+            out.setdefault(to, []).append(frame_of(r))
         for connection, frames in out.items():
             connection.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -228,7 +192,7 @@ class Service:
     def _alarm(self) -> None:
         self._timer = None
         now, wall_ms = clock.now(), clock.wall_ms()
-        self.enforcer.tick(now, wall_ms)
+        self.enforcer.tick(now, wall_ms, DUE_AT_ONCE)
         self.progress(now, wall_ms)
 
     # ---- policy sets ----

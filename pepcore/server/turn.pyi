@@ -5,7 +5,13 @@ from ..core.gate import Gate, Stream
 class Served:
     owner: int
     others_ns: int
+    contested: bool
     def wall_was_set(self, now: int, wall_ms: int) -> bool: ...
+
+class Share:
+    spent_ns: int
+    @property
+    def used_up(self) -> bool: ...
 
 class Turn:
     def __new__(
@@ -14,9 +20,11 @@ class Turn:
         gate: Gate,
         stream: Stream,
         served: Served,
+        share: Share,
         owner: int,
         rest: Callable[[int, int, bool, bytes], None],
-        ended: Callable[[], None],
+        later: Callable[[], None],
+        ended: Callable[[Exception | None], None],
     ) -> Turn: ...
     def readable(self) -> None: ...
     def again(self) -> None: ...

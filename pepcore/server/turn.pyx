@@ -2,8 +2,9 @@
 
 Promises: the bytes of a read go from the kernel into the gate and its replies back with one `recv` and one `send`; no
 Python object is made for a hit; only what the gate could not answer, and what the kernel would not take, reaches
-Python code (`rest`, in connection.py).
-Never: decides; keeps bytes (the stream and the connection do); blocks (MSG_DONTWAIT).
+Python code (`rest`, in connection.py). Where several owners are connected, one that has used up its share of the loop
+is read for later.
+Never: decides; keeps bytes (the stream and the connection do); blocks (MSG_DONTWAIT); raises into the loop.
 """
 
 cimport cython
@@ -20,6 +21,7 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     READ = 65536                # bytes that one turn of the loop takes from a peer: a few hundred questions
+    SHARE_NS = 500000           # of the loop, for one owner at a time
 
 # One buffer for all connections: what a read leaves over is copied into its stream before the next one begins.
 cdef unsigned char buffer[READ]
@@ -27,7 +29,8 @@ cdef unsigned char buffer[READ]
 
 @cython.final
 cdef class Served:
-    """Which peer was served last, and when another one was: a miss is evaluated inline only if its peer is alone."""
+    """Which owner was served last, when another one was (a miss is evaluated inline only if its peer is alone), and
+    whether more than one is connected."""
 
     def __cinit__(self):
         self.owner = -1
@@ -38,32 +41,55 @@ cdef class Served:
 
 
 @cython.final
+cdef class Share:
+    """The time that one owner's reads have taken since it was last made to wait."""
+
+    @property
+    def used_up(self):
+        return self.spent_ns >= SHARE_NS
+
+
+@cython.final
 cdef class Turn:
     """The reading side of a connection.
 
     `rest(now, wall_ms, progress, unsent)` takes over where the hit path ends; `unsent` are bytes that the kernel did not
-    take. `ended()` is called when the peer has closed or the socket failed.
+    take. `later()` is called where the owner's share is used up, `ended(error)` when the peer has closed, the socket
+    failed (None), or an error was not expected.
     """
 
-    def __cinit__(self, int fd, Gate gate not None, Stream stream not None, Served served not None, int owner, rest,
-                  ended):
+    def __cinit__(self, int fd, Gate gate not None, Stream stream not None, Served served not None,
+                  Share share not None, int owner, rest, later, ended):
         self.fd, self.gate, self.stream, self.served, self.owner = fd, gate, stream, served, owner
-        self.rest, self.ended = rest, ended
+        self.share, self.rest, self.later, self.ended = share, rest, later, ended
 
     def readable(self):
         """The kernel has bytes for us."""
-        cdef Py_ssize_t n = recv(self.fd, buffer, READ, MSG_DONTWAIT)
+        cdef Py_ssize_t n
+        if self.share.spent_ns >= SHARE_NS and self.served.contested:
+            self.later()
+            return
+        n = recv(self.fd, buffer, READ, MSG_DONTWAIT)
         if n > 0:
-            self.take(n)
+            self.turn(n)
         elif n == 0 or (errno != EAGAIN and errno != EINTR):
-            self.ended()
+            self.ended(None)
 
     def again(self):
         """Go on with what the gate left in the stream, to bound its output."""
-        self.take(0)
+        self.turn(0)
 
-    cdef int take(self, Py_ssize_t size) except -1:
-        cdef int64_t now = boottime(), wall_ms = unix_ms(CLOCK_REALTIME)
+    cdef int turn(self, Py_ssize_t size) except -1:
+        cdef int64_t now = boottime()
+        try:
+            self.take(size, now)
+        except Exception as error:      # a defect: it ends this connection and no other
+            self.ended(error)
+        self.share.spent_ns += boottime() - now
+        return 0
+
+    cdef int take(self, Py_ssize_t size, int64_t now) except -1:
+        cdef int64_t wall_ms = unix_ms(CLOCK_REALTIME)
         cdef Stream s = self.stream
         cdef Py_ssize_t sent = 0
         cdef Py_ssize_t out

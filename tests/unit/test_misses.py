@@ -10,6 +10,7 @@ from pepcore.enforcer import Enforcer
 from pepcore.flight import Partition
 from pepcore.pdp.cedar import load
 from pepcore.server.misses import ALONE_NS, Misses
+from pepcore.server.turn import Served
 
 NOW = 10 * ALONE_NS
 
@@ -17,7 +18,7 @@ NOW = 10 * ALONE_NS
 def test_a_second_miss_in_one_turn_of_the_loop_is_not_evaluated_inline():
     async def turns() -> list[int]:
         enforcer = Enforcer(Cache(slots=64, slab=65536, seed=1), Page(5), numbers=itertools.count(1))
-        misses = Misses(enforcer)
+        misses = Misses(enforcer, Served())
         misses.inline = load('@id("all") permit(principal, action, resource);')
         evaluated = []
         for turn in range(3):

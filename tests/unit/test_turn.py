@@ -5,7 +5,7 @@ import socket
 from pepcore.core.cache import Cache
 from pepcore.core.gate import Gate, Stream
 from pepcore.core.page import Page
-from pepcore.server.turn import Served, Turn
+from pepcore.server.turn import Served, Share, Turn
 
 SECOND_NS, SECOND_MS = 1_000_000_000, 1_000
 
@@ -35,7 +35,9 @@ def test_a_jump_bumps_the_page_at_the_next_read():
     gate = Gate(Cache(slots=8, slab=1024, seed=1), page, lambda *_: (1, b""))
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        turn = Turn(ours.fileno(), gate, Stream(None), served, 0, lambda *_: None, lambda: None)
+        turn = Turn(
+            ours.fileno(), gate, Stream(None), served, Share(), 0, lambda *_: None, lambda: None, lambda _: None
+        )
         theirs.send(b"x")
         turn.readable()
         assert page.revision == 0
