@@ -63,7 +63,7 @@ class Daemon:
     def start(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START, str(self.config), self.before], stderr=log, **self.popen
+                [sys.executable, "-c", START, str(self.config), self.before], **{"stderr": log, **self.popen}
             )
         return self.process
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 from raw import Error, ask
 
 from pepcore.config import Peer as Rule
-from pepcore.errors import Refused
+from pepcore.errors import Overloaded, Refused
 from pepcore.model import Entity
-from pepcore.server.peer import Peers
+from pepcore.server.peer import Peers, other_groups
 from pepcore.wire import Hello
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
@@ -174,3 +175,34 @@ def test_the_first_rule_that_matches_holds():
     found = peers(Rule(user=10, points=("a",)), Rule(points=("b",)))
     assert found.identify(1, 10, 1).rule.points == ("a",)
     assert found.identify(1, 11, 1).rule.points == ("b",)
+
+
+def test_a_rule_for_a_group_holds_for_its_members_and_no_others():
+    found = peers(Rule(group=2002))
+    assert found.identify(1, 5, 2002).gid == 2002
+    assert found.identify(1, 5, 7, frozenset({2002, 3})).gid == 7
+    with pytest.raises(Refused):
+        found.identify(1, 5, 7, frozenset({3}))
+
+
+def test_the_groups_of_a_peer_are_those_the_kernel_knows():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert other_groups(ours) == frozenset(os.getgroups())
+
+
+def test_a_partition_that_nobody_uses_gives_way_and_one_in_use_does_not(monkeypatch):
+    monkeypatch.setattr("pepcore.server.peer.PARTITIONS_PER_OWNER", 2)
+    found = peers()
+    me = found.identify(1, 5, 5)
+    used, left = (found.partition(me, Hello(point=point)) for point in "ab")
+    with pytest.raises(Overloaded):
+        found.partition(me, Hello(point="c"))
+    found.let_go(left)
+    assert found.partition(me, Hello(point="b")) is left  # who comes back finds his answers
+    found.let_go(left)
+    third = found.partition(me, Hello(point="c"))
+    assert set(found.partitions) == {used.number, third.number}
+    found.let_go(third)
+    assert found.partition(me, Hello(point="b")).number not in (left.number, third.number)
+    assert found.partition(found.identify(1, 6, 6), Hello(point="a")).owner != me.owner  # has room of its own

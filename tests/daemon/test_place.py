@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from raw import ask, check, hello
 
 from pepcore.errors import ConfigError
 from pepcore.server.place import Place
@@ -203,8 +205,6 @@ def test_sigterm_answers_what_is_in_flight(serve):
     with daemon.client() as c, daemon.client() as other:
         assert c.ask().permit
         os.kill(worker, signal.SIGSTOP)
-        from raw import ask, check
-
         c.send(b"".join(check(ask(resource=f"Document::{n}"), n) for n in range(5)))  # together: none is alone
         other.send(check(ask(resource="Document::z"), 1))
         daemon.wait_until_waiting(6)
@@ -220,3 +220,63 @@ def test_sigterm_answers_what_is_in_flight(serve):
             c.read()
     assert daemon.process.wait(10) == 0
     assert not daemon.socket.exists()
+
+
+def test_sigterm_answers_what_was_sent_before_it_also_on_connections_not_accepted_yet(serve):
+    daemon = serve()
+    with daemon.client() as c:
+        assert c.ask().permit
+        clients = [daemon.client() for _ in range(16)]
+        os.kill(daemon.pid, signal.SIGSTOP)
+        late = daemon.client(greet=False)
+        late.send(hello(1))
+        for n, client in enumerate([*clients, late]):
+            client.send(check(ask(), n))
+        daemon.process.terminate()
+        os.kill(daemon.pid, signal.SIGCONT)
+        assert late.read().op == 0x81
+        for client in [*clients, late]:
+            assert client.answer().permit
+            with pytest.raises(EOFError):
+                client.read()
+            client.socket.close()
+    assert daemon.process.wait(10) == 0
+
+
+def test_sigterm_ends_a_daemon_that_still_loads(make):
+    many = "".join(f'@id("p{n}")\npermit(principal == User::"u{n}", action, resource);\n' for n in range(20_000))
+    daemon = make(many)
+    daemon.start()
+    until = time.monotonic() + 20
+    while not children(daemon.pid) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.3)  # until it waits for its worker; that takes over a second
+    daemon.process.terminate()
+    assert daemon.process.wait(10) == 0
+    assert not daemon.events("ready")
+    assert daemon.events("stopped before the policies were loaded")
+
+
+@pytest.mark.parametrize("stalled", [True, False])
+def test_a_log_that_nobody_reads_stops_neither_answers_nor_the_end(make, stalled):
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    daemon = make(stderr=theirs)
+    with open(ours, "rb", buffering=0) as log:
+        daemon.start()
+        os.close(theirs)
+        started = log.read(65536)
+        assert b'"event": "ready"' in started
+        with daemon.client() as c:
+            for n in range(1, 81):
+                os.kill(daemon.pid, signal.SIGHUP)
+                until = time.monotonic() + 10
+                while c.stats()["reloads"] < n and time.monotonic() < until:
+                    time.sleep(0.005)
+            assert c.stats()["reloads"] == 80
+            assert c.ask().permit
+        told = b""
+        if not stalled:
+            told = log.read(65536)
+            assert b'"event": "reloaded"' in told
+        assert daemon.stop() == 0

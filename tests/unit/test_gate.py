@@ -159,3 +159,18 @@ def test_an_explanation_is_never_answered_from_the_cache(daemon: Daemon):
     stream = connected(daemon)
     assert daemon.gate.feed(stream, frame(9, 4, KEY, question=len(KEY), partition=1), NOW, WALL) is None
     assert [(a.op, a.question) for a in stream.take_asks()] == [(9, KEY)]
+
+
+def test_a_read_pauses_after_some_frames_that_did_not_hit_and_goes_on_where_it_was(daemon: Daemon):
+    stream = connected(daemon)
+    odd = [frame(77, n, b"") for n in range(40)]
+    daemon.gate.feed(stream, b"".join(odd) + CHECK * 3, NOW, WALL)
+    seen, hits = [[ask.id for ask in stream.take_asks()]], 0
+    while stream.more:
+        out = daemon.gate.feed(stream, b"", NOW, WALL)
+        seen.append([ask.id for ask in stream.take_asks()])
+        hits += len(list(replies(out))) if out else 0
+    assert [len(each) for each in seen] == [16, 16, 8]
+    assert [n for each in seen for n in each] == list(range(40))
+    assert hits == 3
+    assert stream.waiting == 0

@@ -45,3 +45,45 @@ def test_a_jump_bumps_the_page_at_the_next_read():
         theirs.send(b"y")
         turn.readable()
         assert page.revision == 1
+
+
+def piped(served: Served, share: Share, **calls):
+    """A turn on a socket pair, and the other end of it."""
+    gate = Gate(Cache(slots=8, slab=1024, seed=1), Page(1), lambda *_: (1, b""))
+    ours, theirs = socket.socketpair()
+    does = {"rest": lambda *_: None, "later": lambda: None, "ended": lambda _: None, **calls}
+    return ours, theirs, Turn(ours.fileno(), gate, Stream(None), served, share, 0, **does)
+
+
+def test_an_owner_whose_share_is_used_up_is_read_for_later_only_where_others_are_connected():
+    said: list[str] = []
+    served, share = Served(), Share()
+    ours, theirs, turn = piped(served, share, rest=lambda *_: said.append("read"), later=lambda: said.append("later"))
+    with ours, theirs:
+        theirs.send(b"x")
+        share.spent_ns = 10**9
+        turn.readable()
+        assert (said, share.used_up) == (["read"], True)
+        served.contested = True
+        turn.readable()
+        assert said == ["read", "later"]
+        share.spent_ns = 0
+        theirs.send(b"y")
+        turn.readable()
+        assert said == ["read", "later", "read"]
+        assert share.spent_ns > 0
+
+
+def test_an_error_that_was_not_expected_ends_the_connection_and_is_not_raised_into_the_loop():
+    ended: list[object] = []
+
+    def broken(*_: object) -> None:
+        raise OverflowError("planted")
+
+    ours, theirs, turn = piped(Served(), Share(), rest=broken, ended=ended.append)
+    with ours, theirs:
+        theirs.send(b"x")
+        turn.readable()
+        theirs.close()
+        turn.readable()
+    assert [repr(error) for error in ended] == ["OverflowError('planted')", "None"]

@@ -98,3 +98,10 @@ def test_what_is_packed_is_canonical():
     value = {"b": [1, 2.5, None], "a": {"\uffff": 1, "\U00010000": 2}}
     assert pack(value) == packed(value)
     assert msgspec.msgpack.decode(pack(value)) == value
+
+
+@pytest.mark.parametrize("body", [b"\x82\xa5point\xa1a\xa5point\xa1b", b"\xde\x00\x01\xa5point\xa1a"])
+def test_a_hello_that_says_something_twice_is_refused_and_its_neighbour_is_read(body):
+    with pytest.raises(BadRequest, match="hello"):
+        read_hello(body)
+    assert read_hello(b"\x81\xa5point\xa1a").point == "a"
