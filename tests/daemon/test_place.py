@@ -243,6 +243,26 @@ def test_sigterm_answers_what_was_sent_before_it_also_on_connections_not_accepte
     assert daemon.process.wait(10) == 0
 
 
+def test_sigterm_answers_what_the_kernel_still_holds_of_a_peer_that_reads_late(serve):
+    daemon, one = serve(), check(ask(), 7)
+    with daemon.client() as c:
+        assert c.ask().permit
+        c.socket.settimeout(0.5)
+        sent, data = 0, one * 100
+        try:
+            while True:
+                sent += c.socket.send(data[sent % len(one) :])
+        except TimeoutError:
+            pass
+        daemon.process.terminate()
+        daemon.wait_for("draining")
+        c.socket.settimeout(10)
+        assert all(c.answer().permit for _ in range(sent // len(one)))
+        with pytest.raises(EOFError):
+            c.read()
+    assert daemon.process.wait(10) == 0
+
+
 def test_sigterm_ends_a_daemon_that_still_loads(make):
     many = "".join(f'@id("p{n}")\npermit(principal == User::"u{n}", action, resource);\n' for n in range(20_000))
     daemon = make(many)
