@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-from cedarpy import AuthzResult, Entities, is_authorized
-from cedarpy import Decision as Said
+from cedarpy import Entities
 
 from ..errors import Fault, PdpFault
 from ..model import Decision, Question
 from .cedar_annotations import CheckObligation, Joined, join
+from .cedar_engine import Said, evaluate
 from .cedar_entities import Store
 from .cedar_links import add_links
 from .cedar_policies import Policy, Uid, parse
@@ -75,7 +75,7 @@ class Cedar:
     def _decide(self, question: Question, wall_ms: int) -> Decision:
         try:
             asked = self.ask(question, wall_ms)
-            answered = read(is_authorized(*engine_arguments(asked, self.store)), asked.slice)
+            answered = read(evaluate(*engine_arguments(asked, self.store)), asked.slice)
             return self._decision(question, asked, answered, wall_ms)
         except Fault as e:
             return Decision(False, str(e))
@@ -166,10 +166,10 @@ def engine_arguments(asked: Asked, store: Store) -> tuple[Any, ...]:
     return asked.request, asked.slice.handle, asked.entities, store.schema
 
 
-def read(result: AuthzResult, slice_: Slice) -> Answered:
+def read(said: Said, slice_: Slice) -> Answered:
     """Read the engine's answer. Raises PdpFault where it gave no decision, or an error that is nobody's."""
-    said, diagnostics = result.decision, result.diagnostics
-    if said is Said.NoDecision:
+    decision, diagnostics = said.decision, said.diagnostics
+    if decision not in ("Allow", "Deny"):
         raise PdpFault("", f"cedar cannot evaluate this question: {'; '.join(diagnostics.errors)}")
     members = slice_.members
     errors = []
@@ -178,8 +178,8 @@ def read(result: AuthzResult, slice_: Slice) -> Answered:
         if m is None:
             raise PdpFault("", f"cedar reports an error of no policy: {text}")
         errors.append((members[int(m[1])], m[2]))
-    determining = [members[int(name[6:])] for name in diagnostics.reasons]
-    return Answered(said is Said.Allow, determining, errors)
+    determining = [members[int(name[6:])] for name in diagnostics.reason]
+    return Answered(decision == "Allow", determining, errors)
 
 
 def load(

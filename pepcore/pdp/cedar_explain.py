@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cedarpy import is_authorized
-
 from ..errors import Fault
 from ..model import Question
 from .cedar import Answered, Asked, Cedar, engine_arguments, read
+from .cedar_engine import evaluate
 from .cedar_policies import Policy
 from .cedar_times import UNKNOWN, until_next
 
@@ -37,7 +36,7 @@ def explain(cedar: Cedar, question: Question, wall_ms: int) -> dict[str, Any]:
         asked = cedar.ask(question, wall_ms, exact=True)
         told["slice"]["policies"] = asked.mask.bit_count()
         told["properties_not_used"] = asked.unused
-        answered = read(is_authorized(*engine_arguments(asked, cedar.store)), asked.slice)
+        answered = read(evaluate(*engine_arguments(asked, cedar.store)), asked.slice)
     except (Fault, ValueError, OverflowError):
         return told  # `fault` says it already
     told["policies"] = [_policy(p) for p in sorted(answered.determining, key=lambda p: p.id)]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from cedarpy import is_authorized
-
 from pepcore.errors import Fault
 from pepcore.pdp import cedar as engine
 from pepcore.pdp.cedar import Cedar, load
@@ -22,7 +20,7 @@ def sliced(cedar: Cedar, case: Case, exact: bool) -> Outcome:
     """What the engine says of the slice, before it becomes a Decision."""
     try:
         asked = cedar.ask(case.question, case.wall_ms, exact=exact)
-        answered = engine.read(is_authorized(*engine.engine_arguments(asked, cedar.store)), asked.slice)
+        answered = engine.read(engine.evaluate(*engine.engine_arguments(asked, cedar.store)), asked.slice)
     except Fault:
         return Outcome(True)
     errors = tuple(sorted((p.id, text) for p, text in answered.errors))
