@@ -91,10 +91,10 @@ class Stage:
             raise BenchError(f"`{' '.join(command)}` failed: {built.stderr.strip()}")
         return out
 
-    def _start(self, name: str, command: list[str], path: Path, sizes: list[str]) -> Server:
+    def _start(self, name: str, command: list[str], path: Path, sizes: list[str], folder: Path | None = None) -> Server:
         log = (self.folder / f"{path.parent.name}-{name}.log").open("wb")
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=folder)
         log.close()
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
@@ -124,6 +124,13 @@ class Stage:
         sizes = ["--request", str(request), "--reply", str(reply)]
         program = str(HERE / "echo_uvloop.py")
         return self._start("uvloop echo", [sys.executable, program, "--socket", str(path), *sizes], path, sizes)
+
+    def engine(self, request: int, reply: int) -> Server:
+        """Bare cedarpy, woken by each request."""
+        path = self._place("engine")
+        sizes = ["--request", str(request), "--reply", str(reply)]
+        command = [sys.executable, "-m", "benchmarks.engine", "--socket", str(path), *sizes]
+        return self._start("engine", command, path, sizes, HERE.parent)
 
     def daemon(self, of: corpus.Corpus, cache: dict[str, Any] | None = None) -> Server:
         """A pepcore daemon with this policy set, with a patient deadline, permits kept for the whole run."""

@@ -1,8 +1,8 @@
 """Where misses are evaluated (D11): hits never wait for them.
 
 Promises: a miss is evaluated inline only if it is alone (nothing else waits, no worker is busy, no other peer was
-served in the last 10 ms, none was evaluated in this turn of the loop, the set is small enough to be here); every other
-goes to a worker process, fair over peers.
+served in the last 10 ms, none was evaluated in this turn of the loop, the set is here and quick); every other goes to a
+worker process, fair over peers.
 Never: evaluates two misses in one turn of the loop, whichever connections they came on.
 """
 
@@ -18,11 +18,14 @@ from ..model import Decision
 from ..pdp.cedar import Cedar
 from ..pdp.cedar_explain import explain
 from ..settlement import read_question
-from . import clock
+from . import clock, logs
 from .turn import Served
 from .workers import Workers
 
 ALONE_NS = 10_000_000
+SLOW_NS = 2_000_000
+SLOW_AT_MOST = 8
+"""More slow evaluations than others: one may only have been interrupted."""
 
 
 class Misses:
@@ -34,6 +37,7 @@ class Misses:
         self.inline: Cedar | None = None
         self.evaluated_inline = self.evaluated_by_workers = 0
         self._evaluated = False  # in this turn of the loop
+        self._slow = 0
 
     def pump(self, now: int, wall_ms: int) -> None:
         """Hand on what waits, as far as there is room."""
@@ -89,6 +93,16 @@ class Misses:
             return self.inline.decide([read_question(flight.key)], flight.asked_ms)[0]
         except Exception as error:  # a defect of the engine denies this question and no other
             return Decision(False, f"the PDP raised {type(error).__name__}")
+        finally:
+            self._look_at(clock.now() - flight.asked_ns)
+
+    def _look_at(self, took_ns: int) -> None:
+        """A set with evaluations that are long for the loop goes to workers, as one that is long to load."""
+        self._slow = max(0, self._slow + (1 if took_ns > SLOW_NS else -1))
+        if self._slow == SLOW_AT_MOST:
+            self._slow = 0
+            self.inline = None
+            logs.warning("evaluations take too long for the loop: all go to workers", took_ms=took_ns / 1e6)
 
     def _evaluate(self, flight: Flight) -> None:
         assert self.inline is not None

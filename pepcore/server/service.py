@@ -16,11 +16,14 @@ import socket
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
+from ..core.obligation import check
 from ..core.page import Page
 from ..enforcer import Enforcer
-from ..errors import ConfigError, Overloaded
+from ..errors import ConfigError, Overloaded, PolicyError
 from ..flight import Flight, Partition
 from ..model import Decision
+from ..pdp.cedar import Cedar
+from ..pdp.cedar_source import Source, build
 from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .changes import keep_fixed, times
@@ -36,7 +39,7 @@ from .turns import Turns
 from .workers import Workers
 
 INLINE_MS = 20.0
-"""A set that takes longer to build is never evaluated on the loop (D11)."""
+"""A reload that takes longer is not built in this process, where it would pause the loop (D11)."""
 DUE_AT_ONCE = 64
 """Requests that are denied in one turn of the loop because their deadline has passed."""
 
@@ -204,16 +207,16 @@ class Service:
 
         What the old workers still have is asked again of the new ones: it was asked before the revision went up.
         """
-        from ..core.obligation import check
-        from ..pdp.cedar_source import build
-
+        building = None
+        if self.misses.workers is None:  # nobody is served yet, whom it could hold
+            building = built(workers.source)
         loaded = await workers.start(started)
         if loaded.error:
             workers.close()
             return f"{loaded.file}:{loaded.line}: {loaded.error}" if loaded.file else loaded.error
-        inline = None
-        if loaded.ms < INLINE_MS:  # in a thread: what took a worker so long may take longer here
-            inline = await asyncio.get_running_loop().run_in_executor(None, build, workers.source, check)
+        if building is None and loaded.ms < INLINE_MS:
+            building = built(workers.source)
+        inline = None if building is None else await building
         if config is not None:
             try:
                 self._apply(config)
@@ -246,3 +249,15 @@ class Service:
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()
+
+
+def built(source: Source) -> asyncio.Future[Cedar | None]:
+    """The set, built by a thread of this process; None where it cannot be (a worker says why)."""
+
+    def attempt() -> Cedar | None:
+        try:
+            return build(source, check)
+        except (ConfigError, PolicyError):
+            return None
+
+    return asyncio.get_running_loop().run_in_executor(None, attempt)
