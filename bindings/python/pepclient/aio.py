@@ -20,7 +20,7 @@ from pepcore.errors import BadRequest, Fault, Unreachable
 
 from . import frames
 from .channel import Channel, dial
-from .client import Batch, Settings, boottime_ns
+from .client import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
 from .questions import (
@@ -34,6 +34,7 @@ from .questions import (
     canonical,
     ends,
 )
+from .settings import Settings
 from .stream import Lost
 
 T = TypeVar("T")

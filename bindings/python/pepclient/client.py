@@ -20,7 +20,6 @@ from pepcore.errors import BadRequest, Fault, Unreachable
 from . import frames
 from .frames import Request
 from .guard import P, R, enforced, guarded
-from .place import find
 from .pool import Pool
 from .questions import (
     ActionLike,
@@ -35,6 +34,7 @@ from .questions import (
     ends,
     semantic_code,
 )
+from .settings import Settings
 from .stream import Lost, Stream
 
 T = TypeVar("T")
@@ -42,25 +42,6 @@ T = TypeVar("T")
 
 def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-class Settings:
-    """What a client was told when it was made. Raises ValueError where that cannot be."""
-
-    def __init__(
-        self, path: str | os.PathLike[str] | None, deadline: float, point: str | None, handles: Collection[str]
-    ) -> None:
-        if not 0 < deadline <= 3600:
-            raise ValueError(f"deadline `{deadline}` is not between 0 and 3600 seconds")
-        if isinstance(handles, str):
-            raise ValueError(f"handles `{handles}` is one string: pass a list of obligation types")
-        kinds = tuple(sorted(set(handles)))
-        if len(kinds) > 64 or not all(isinstance(kind, str) and 0 < len(kind) <= 64 for kind in kinds):
-            raise ValueError("handles must be at most 64 obligation types of 1 to 64 characters")
-        if len(point or "") > 64:
-            raise ValueError(f"point `{point}` is longer than 64 characters")
-        self.path, self.deadline, self.handles = find(path), float(deadline), frozenset(kinds)
-        self.hello = frames.hello(point or "", kinds)
 
 
 class Batch:

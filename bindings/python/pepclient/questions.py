@@ -43,6 +43,18 @@ class Parts(NamedTuple):
     on_behalf_of: Any = ()
 
 
+def shown(value: object, most: int = 80) -> str:
+    """A value for a message: escaped and cut, or named by its type where it cannot be written.
+
+    An integer of thousands of digits cannot, and what a value's own code raises or returns is nobody's business here.
+    """
+    try:
+        text = repr(value)
+    except Exception:
+        return f"(a `{type(value).__name__}`)"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def canonical(
     subject: EntityLike, action: ActionLike, resource: EntityLike, context: Context | None, chain: Sequence[EntityLike]
 ) -> bytes:

@@ -1,0 +1,92 @@
+"""What callers pass to the Python clients: what can never work says so by its name, and no value's own text leaks out.
+
+Every refusal has a neighbour beside it that is taken. No daemon is needed: a question that is well-formed finds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any
+
+import pytest
+
+import pepcore
+from tests.both_clients import Both
+
+HUGE = 10**5000
+"""An integer that Python refuses to write as text, with advice about Python's own settings."""
+
+
+@pytest.fixture(params=["connect", "aconnect"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def made(kind: str, **settings: Any) -> Any:
+    if kind == "connect":
+        return pepcore.connect(**settings)
+    return asyncio.run(pepcore.aconnect(**settings))
+
+
+class Point(enum.StrEnum):
+    GATEWAY = "gateway"
+
+
+# ---- settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("point", 5, "point 5 is not a string: pass the name of an enforcement point"),
+        ("point", b"gateway", "point b'gateway' is not a string"),
+        ("point", 0, "point 0 is not a string"),
+        ("point", "\ud800", r"point '\ud800' has a lone surrogate"),
+        ("point", "x" * 65, "is longer than 64 characters"),
+        ("point", HUGE, "point (a `int`) is not a string"),
+        ("handles", 5, "handles 5 is not a list: pass a list of obligation types"),
+        ("handles", None, "handles None is not a list"),
+        ("handles", "mask", "handles 'mask' is one string: pass a list of obligation types"),
+        ("handles", b"mask", "handles b'mask' is one string"),
+        ("handles", ["mask", 5], "handles must be a list of obligation types of 1 to 64 characters: 5 is not a string"),
+        ("handles", [["mask"]], "['mask'] is not a string"),
+        ("handles", [HUGE], "(a `int`) is not a string"),
+        ("handles", ["\ud800"], r"'\ud800' has a lone surrogate"),
+        ("handles", [""], "'' is empty"),
+        ("handles", ["x" * 65], "is longer than 64 characters"),
+        ("handles", [f"t{i}" for i in range(65)], "handles must be at most 64 obligation types: 65 are given"),
+        ("deadline", "soon", "deadline 'soon' is not a number of seconds above 0, at most 3600"),
+        ("deadline", None, "deadline None is not a number of seconds"),
+        ("deadline", -1, "deadline -1 is not a number of seconds"),
+        ("deadline", HUGE, "deadline (a `int`) is not a number of seconds"),
+        ("path", 5, "path 5 is not the path of a socket: pass a string or a Path, or None"),
+        ("path", "/run/\ud800", r"path '/run/\ud800' is not the path of a socket"),
+    ],
+    ids=lambda value: "HUGE" if value is HUGE else None,
+)
+def test_a_setting_that_cannot_be_is_refused_by_its_name(kind: str, setting: str, value: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^{setting}") as caught:
+        made(kind, **{setting: value})
+    assert says in str(caught.value)
+    assert "set_int_max_str_digits" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"point": None},
+        {"point": ""},
+        {"point": "\u00e9" * 64},
+        {"point": Point.GATEWAY},
+        {"handles": {"mask": 1, "redact": 2}},
+        {"handles": {"mask"}},
+        {"handles": ["x" * 64]},
+        {"handles": [f"t{i}" for i in range(64)] * 2},
+        {"deadline": 3600},
+        {"path": b"/nowhere/pepcore.sock"},
+    ],
+)
+def test_settings_at_the_bounds_are_taken(kind: str, settings: dict[str, Any]) -> None:
+    said = Both(kind, **{"path": "/nowhere/pepcore.sock", **settings}).check("User::alice", "read", "Document::1")
+    assert "no daemon at `/nowhere/pepcore.sock`" in said.error
