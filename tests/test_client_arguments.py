@@ -90,3 +90,73 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(kind: str, setting: str
 def test_settings_at_the_bounds_are_taken(kind: str, settings: dict[str, Any]) -> None:
     said = Both(kind, **{"path": "/nowhere/pepcore.sock", **settings}).check("User::alice", "read", "Document::1")
     assert "no daemon at `/nowhere/pepcore.sock`" in said.error
+
+
+# ---- questions ----------------------------------------------------------------------------------------------------
+
+ALICE = ("User::alice", "read", "Document::1")
+AUTHZEN = {"subject": "User::alice", "action": "read", "resource": "Document::1"}
+
+
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [
+        ((*ALICE, {"n": HUGE}), "bad-question: context.n: is an integer outside 64 bits: send it as text"),
+        ((*ALICE, {"n": [{"m": -HUGE}]}), "bad-question: context.n.m: is an integer outside 64 bits: send it as text"),
+        ((*ALICE, {HUGE: 1}), "bad-question: context: has a key that is not a string"),
+        ((HUGE, *ALICE[1:]), "bad-question: subject: must be `Type::id`, an Entity or a dict, not `int`"),
+        (({"type": "User", "id": HUGE}, *ALICE[1:]), "bad-question: subject.id: must be a string, not `int`"),
+        (
+            ({"type": "User", "id": "alice", HUGE: 1}, *ALICE[1:]),
+            "bad-question: subject: has a key that is not a string",
+        ),
+        ((ALICE[0], {"name": "read", HUGE: 1}, ALICE[2]), "bad-question: action: has a key that is not a string"),
+        ((*ALICE[:2], {"type": "D", "id": "1", HUGE: 1}), "bad-question: resource: has a key that is not a string"),
+    ],
+    ids=range(8),
+)
+def test_an_integer_of_5000_digits_is_a_fault_that_names_its_place(kind: str, question: Any, says: str) -> None:
+    pep = Both(kind, path="/nowhere/pepcore.sock")
+    assert pep.check(*question).error == says
+    assert [v.error for v in pep.check_many([question])] == [says]
+    assert "unreachable" in pep.check(*ALICE, {"n": 2**64 - 1}).error
+
+
+def test_an_integer_of_5000_digits_in_any_other_argument_is_a_fault_too(kind: str) -> None:
+    pep = Both(kind, path="/nowhere/pepcore.sock")
+    bad_key = "bad-question: on_behalf_of: has a key that is not a string"
+    assert pep.check(*ALICE, on_behalf_of=[{"type": "User", "id": "bob", HUGE: 1}]).error == bad_key
+    assert pep.check(*ALICE, min_revision=(HUGE, 1)).error.startswith("bad-request: min_revision: must be")
+    for far in (HUGE, -HUGE, 1e308, -1e308, 1e300):  # a time, if only just
+        assert "unreachable" in pep.check(*ALICE, not_after=far).error
+    said = pep.check_many([HUGE, {**AUTHZEN, HUGE: 1}, AUTHZEN])
+    assert [v.error.partition("no daemon")[0] for v in said] == [
+        "bad-question: question: must be a tuple or a dict, not `int`",
+        "bad-question: question: has a key that is not a string",
+        "unreachable: ",
+    ]
+    assert pep.check_many([AUTHZEN], HUGE)[0].error.startswith(
+        "bad-request: semantic: (a `int`) is not one of execute_all"
+    )
+
+
+class Silent(Exception):
+    def __repr__(self) -> str:
+        raise self
+
+
+class Hostile(dict[str, Any]):
+    def get(self, *_: Any) -> Any:
+        raise Silent
+
+
+def test_an_error_that_cannot_even_be_shown_is_a_fault(kind: str) -> None:
+    def broken() -> Any:
+        yield ALICE
+        raise Silent
+
+    pep = Both(kind, path="/nowhere/pepcore.sock")
+    hostile = Hostile(type="User", id="alice")
+    assert pep.check(hostile, *ALICE[1:]).error == "bad-question: question: cannot be read: (a `Silent`)"
+    assert [v.error for v in pep.check_many(broken())] == ["bad-request: questions: cannot be read: (a `Silent`)"]
+    assert "unreachable" in pep.check(dict(hostile), *ALICE[1:]).error

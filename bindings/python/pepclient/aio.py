@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pepcore.core.verdict import Verdict, deny, read
-from pepcore.errors import BadRequest, Fault, Unreachable
+from pepcore.errors import Fault, Unreachable
 
 from . import frames
 from .channel import Channel, dial
@@ -33,6 +33,7 @@ from .questions import (
     Semantic,
     canonical,
     ends,
+    unreadable,
 )
 from .settings import Settings
 from .stream import Lost
@@ -83,7 +84,7 @@ class AsyncClient:
         try:
             batch = Batch(questions, semantic)
         except Exception as error:
-            return [deny(error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}"))]
+            return [deny(unreadable(error))]
         until = self._until()
         verdicts: list[Verdict] = []
         try:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pepcore.core.verdict import Verdict, deny, read
-from pepcore.errors import BadRequest, Fault, Unreachable
+from pepcore.errors import Fault, Unreachable
 
 from . import frames
 from .frames import Request
@@ -33,6 +33,7 @@ from .questions import (
     canonical_item,
     ends,
     semantic_code,
+    unreadable,
 )
 from .settings import Settings
 from .stream import Lost, Stream
@@ -131,7 +132,7 @@ class Client:
         try:
             batch = Batch(questions, semantic)
         except Exception as error:
-            return [deny(error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}"))]
+            return [deny(unreadable(error))]
         until = self._until()
         verdicts: list[Verdict] = []
         try:

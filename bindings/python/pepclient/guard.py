@@ -16,6 +16,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, cast
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import BadQuestion, Denied
 
+from .questions import shown
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -59,7 +61,7 @@ class Asker:
             try:
                 out[name] = place(**{key: call.arguments[key] for key in wanted})
             except Exception as error:
-                fault = BadQuestion(name, f"cannot be computed from the call: {error!r}")
+                fault = BadQuestion(name, f"cannot be computed from the call: {shown(error, 200)}")
                 raise Denied(deny(fault)) from error
         return out
 

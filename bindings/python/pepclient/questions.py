@@ -64,7 +64,18 @@ def canonical(
     except Fault:
         raise
     except Exception as error:
-        raise BadQuestion("question", f"cannot be read: {error!r}") from error
+        _odd_keys(subject, action, resource, chain)
+        raise BadQuestion("question", f"cannot be read: {shown(error, 200)}") from error
+
+
+def _odd_keys(subject: Any, action: Any, resource: Any, chain: Any) -> None:
+    """Raise BadQuestion for a key that is not a string: it may be one that has no text to complain about it with."""
+    places = [("subject", subject), ("action", action), ("resource", resource)]
+    if isinstance(chain, list | tuple):
+        places += [("on_behalf_of", member) for member in chain]
+    for place, value in places:
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in dict.keys(value)):
+            raise BadQuestion(place, "has a key that is not a string")
 
 
 def parts(item: Any) -> Parts:
@@ -76,6 +87,8 @@ def parts(item: Any) -> Parts:
     if not isinstance(item, dict):
         raise BadQuestion("question", f"must be a tuple or a dict, not `{type(item).__name__}`")
     for name in item:
+        if not isinstance(name, str):
+            raise BadQuestion("question", "has a key that is not a string")
         if name not in _MEMBERS:
             raise BadQuestion("question", f"has no member `{name}`: it has {', '.join(sorted(_MEMBERS))}")
     for name in ("subject", "action", "resource"):
@@ -91,21 +104,35 @@ def canonical_item(item: Any) -> bytes:
     except Fault:
         raise
     except Exception as error:
-        raise BadQuestion("question", f"cannot be read: {error!r}") from error
+        raise BadQuestion("question", f"cannot be read: {shown(error, 200)}") from error
     return canonical(*found)
 
 
+def unreadable(error: Exception) -> Fault:
+    """The fault of a batch that could not be taken apart."""
+    return error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {shown(error, 200)}")
+
+
 def unix_ms(not_after: Any) -> int:
-    """`not_after` in Unix milliseconds, rounded towards the past. Raises BadRequest."""
+    """`not_after` in Unix milliseconds, rounded towards the past. Raises BadRequest, and nothing else."""
+    try:
+        return _unix_ms(not_after)
+    except Fault:
+        raise
+    except Exception as error:  # of a zone's own code, or a number's
+        raise BadRequest("not_after", f"cannot be read: {shown(error, 200)}") from error
+
+
+def _unix_ms(not_after: Any) -> int:
     if isinstance(not_after, datetime.datetime):
         if not_after.tzinfo is None:
             raise BadRequest("not_after", "is a datetime without a zone: pass an aware one, or Unix seconds")
         not_after = not_after.timestamp()
     if isinstance(not_after, bool) or not isinstance(not_after, int | float):
         raise BadRequest("not_after", f"must be an aware datetime or Unix seconds, not `{type(not_after).__name__}`")
-    if not math.isfinite(not_after):
+    if isinstance(not_after, float) and not math.isfinite(not_after):
         raise BadRequest("not_after", f"`{not_after}` is not a time")
-    return max(0, min(math.floor(not_after * 1000), _U64))
+    return min(math.floor(max(0, min(not_after, _U64)) * 1000), _U64)
 
 
 def boot_and_revision(min_revision: Any) -> tuple[int, int]:
@@ -123,7 +150,7 @@ def semantic_code(semantic: Any) -> int:
     """The number of a batch semantic. Raises BadRequest."""
     if isinstance(semantic, str) and semantic in SEMANTICS:
         return SEMANTICS[semantic]
-    raise BadRequest("semantic", f"`{semantic}` is not one of {', '.join(SEMANTICS)}")
+    raise BadRequest("semantic", f"{shown(semantic)} is not one of {', '.join(SEMANTICS)}")
 
 
 def ends(semantic: int, permit: bool) -> bool:
