@@ -82,7 +82,7 @@ class AsyncClient:
     async def check_many(self, questions: Iterable[QuestionLike], semantic: Semantic = "execute_all") -> list[Verdict]:
         """Ask many at once. See `pepclient.Client.check_many`."""
         try:
-            batch = Batch(questions, semantic)
+            batch = Batch(questions, semantic, self._frame_limit)
         except Exception as error:
             return [deny(unreadable(error))]
         until = self._until()

@@ -46,9 +46,9 @@ def boottime_ns() -> int:
 
 
 class Batch:
-    """A batch on its way: what is malformed is answered here, the rest is sent in as few frames as possible."""
+    """A batch on its way: what cannot be sent is answered here, the rest is sent in as few frames as possible."""
 
-    def __init__(self, questions: Iterable[Any], semantic: Any) -> None:
+    def __init__(self, questions: Iterable[Any], semantic: Any, frame_limit: int) -> None:
         self.semantic = semantic_code(semantic)
         self.here: dict[int, Fault] = {}
         self.send: list[bytes] = []
@@ -56,11 +56,16 @@ class Batch:
         for i, item in enumerate(questions):
             self.count += 1
             try:
-                self.send.append(canonical_item(item))
-            except Fault as fault:
-                self.here[i] = fault
-                if ends(self.semantic, False):
-                    break
+                question = canonical_item(item)
+                fault = frames.alone(question, frame_limit)
+            except Fault as wrong:
+                fault = wrong
+            if fault is None:
+                self.send.append(question)
+                continue
+            self.here[i] = fault
+            if ends(self.semantic, False):
+                break
 
     def reader(self, count: int, handles: frozenset[str]) -> Callable[[bytes], list[Verdict]]:
         """What reads the reply to the next `count` questions, of which the clock starts now."""
@@ -130,7 +135,7 @@ class Client:
         is not a snapshot: a revoke may fall between two of its answers.
         """
         try:
-            batch = Batch(questions, semantic)
+            batch = Batch(questions, semantic, self._frame_limit)
         except Exception as error:
             return [deny(unreadable(error))]
         until = self._until()

@@ -30,6 +30,8 @@ REPLY_LIMIT = 1 << 24  # bytes of any other
 CLIENT = f"pepclient/{VERSION}"
 
 _DEADLINE, _NOT_AFTER, _MIN_REVISION = 1, 2, 4
+_DEADLINE_SIZE = 4
+_MANY = struct.Struct("<B3xI")  # semantic and count of a batch
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
 
 
@@ -68,16 +70,15 @@ class Request(NamedTuple):
         """The bytes to send."""
         if self.op == STATS:
             return header(STATS, request_id, 0)
-        deadline = max(1, min(left_us, 0xFFFFFFFF)).to_bytes(4, "little")
+        deadline = max(1, min(left_us, 0xFFFFFFFF)).to_bytes(_DEADLINE_SIZE, "little")
         size = len(self.question)
-        length = size + 4 + len(self.tail) + len(self.rest)
-        head = header(self.op, request_id, length, question=size, partition=PARTITION, flags=self.flags | _DEADLINE)
+        head = header(self.op, request_id, self.size, question=size, partition=PARTITION, flags=self.flags | _DEADLINE)
         return b"".join((head, self.question, deadline, self.tail, self.rest))
 
     @property
     def size(self) -> int:
         """Bytes of the body."""
-        return len(self.question) + 4 + len(self.tail) + len(self.rest)
+        return len(self.question) + _DEADLINE_SIZE + len(self.tail) + len(self.rest)
 
 
 def hello(point: str, handles: tuple[str, ...]) -> bytes:
@@ -140,7 +141,7 @@ def plain(body: bytes) -> dict[str, Any]:
 
 def many(questions: list[bytes], semantic: int) -> bytes:
     """What follows the tail of a batch."""
-    parts = [struct.pack("<B3xI", semantic, len(questions))]
+    parts = [_MANY.pack(semantic, len(questions))]
     for question in questions:
         parts += (len(question).to_bytes(4, "little"), question)
     return b"".join(parts)
@@ -170,10 +171,10 @@ def chunks(
 ) -> list[tuple[int, Request]]:
     """A batch as requests that each fit a frame: a batch is not a snapshot, so cutting it changes nothing.
 
-    A question that fits no frame makes a request that fits none either; `too_large` says so before it is sent.
+    Every question fits a frame by itself: `alone` says so.
     """
     out: list[tuple[int, Request]] = []
-    room = frame_limit - 4 - len(fields) - 8
+    room = frame_limit - _DEADLINE_SIZE - len(fields) - _MANY.size
     held: list[bytes] = []
     size = 0
     for question in [*questions, None]:
@@ -189,6 +190,15 @@ def chunks(
 
 def too_large(request: Request, frame_limit: int) -> Fault | None:
     """A request that the daemon would close the connection for is refused before it leaves."""
-    if request.size > frame_limit:
-        return BadRequest("question", f"makes {request.size} bytes, more than the {frame_limit} of a frame: send less")
+    return _over(request.size, frame_limit)
+
+
+def alone(question: bytes, frame_limit: int) -> Fault | None:
+    """A question of a batch that fits no frame even by itself, which no other question may suffer for."""
+    return _over(_DEADLINE_SIZE + _MANY.size + 4 + len(question), frame_limit)
+
+
+def _over(size: int, frame_limit: int) -> Fault | None:
+    if size > frame_limit:
+        return BadRequest("question", f"makes {size} bytes, more than the {frame_limit} of a frame: send less")
     return None
