@@ -2,7 +2,8 @@
 
 Promises: nothing waits but for replies; a reply goes to the request whose id, op and partition it carries; what is
 malformed ends every request of the connection with a fault; a request that was cancelled or ran out of time leaves
-the others alone, and its late reply is dropped by its id, which is never used twice.
+the others alone, and its late reply is dropped by its id, which is never used twice; why the daemon hung up is read
+before a write that failed is given up.
 Never: stores more than the largest bound of a reply; queues more than QUEUED bytes for a daemon that does not read;
 touches the parent's event loop after a fork.
 """
@@ -13,6 +14,7 @@ import asyncio
 import os
 import socket
 import time
+from typing import NamedTuple
 
 from pepcore.errors import BadFrame, DeadlinePassed, Fault, Overloaded, Unreachable
 
@@ -27,6 +29,14 @@ _CHUNK = 262144
 Reply = asyncio.Future[bytes | Fault]
 
 
+class Waiting(NamedTuple):
+    """A request that somebody waits for, and where it ends among all the bytes that are sent."""
+
+    request: frames.Request
+    reply: Reply
+    end: int
+
+
 class Channel:
     """A connection that belongs to one event loop. `retired`: it takes no new requests."""
 
@@ -38,9 +48,9 @@ class Channel:
         self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
         self._path, self._sock = path, sock
         self._in, self._out = bytearray(), bytearray(hello)
-        self._next = 1
+        self._next, self._sent, self._queued = 1, 0, len(hello)
         self._greeted = self._blocked = False
-        self._waiting: dict[int, tuple[frames.Request, Reply]] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._abandoned: dict[int, frames.Request] = {}
         believe(sock, path)
         self.loop.add_reader(sock, self._readable)
@@ -55,11 +65,13 @@ class Channel:
         self._next += 1
         number = self._next
         reply: Reply = self.loop.create_future()
-        self._waiting[number] = request, reply
         left = until - time.monotonic()
+        data = request.frame(number, int(left * 1e6))
+        self._queued += len(data)
+        self._waiting[number] = Waiting(request, reply, self._queued)
         late = self.loop.call_later(max(0.0, left), self._late, number)
         try:
-            self._send(request.frame(number, int(left * 1e6)))
+            self._send(data)
             return await reply
         finally:
             late.cancel()
@@ -67,9 +79,9 @@ class Channel:
                 self._abandon(number, request)
 
     def _late(self, number: int) -> None:
-        _, reply = self._waiting.get(number, (None, None))
-        if reply is not None and not reply.done():
-            reply.set_exception(DeadlinePassed("deadline", "no answer came in time"))
+        asked = self._waiting.get(number)
+        if asked is not None and not asked.reply.done():
+            asked.reply.set_exception(DeadlinePassed("deadline", "no answer came in time"))
             self.retired = True  # it may hang: whoever asks next gets a new connection
 
     def _abandon(self, number: int, request: frames.Request) -> None:
@@ -96,8 +108,12 @@ class Channel:
             sent = self._sock.send(self._out, socket.MSG_NOSIGNAL)
         except BlockingIOError:
             sent = 0
+        except (BrokenPipeError, ConnectionResetError):
+            self.retired, sent = True, 0
+            self._out.clear()  # what the daemon said before it hung up, and the end, come by reading
         except OSError as error:
             return self._lost(error.strerror or str(error))
+        self._sent += sent
         del self._out[:sent]
         if bool(self._out) != self._blocked:
             self._blocked = bool(self._out)
@@ -155,7 +171,7 @@ class Channel:
             return frames.Request(frames.HELLO), 0
         if not self._greeted:
             raise BadFrame("reply", "comes before that to the hello")
-        request = self._waiting[number][0] if number in self._waiting else self._abandoned.get(number)
+        request = self._waiting[number].request if number in self._waiting else self._abandoned.get(number)
         if request is None:
             raise BadFrame("reply", f"answers request `{number}`, which nobody asked")
         return request, 0 if request.op == frames.STATS else frames.PARTITION
@@ -171,8 +187,11 @@ class Channel:
             self._greeted = True
             return
         told: bytes | Fault = frames.problem(body) if failed else body
-        if self._abandoned.pop(number, None) is None:
-            arrived.append((self._waiting.pop(number)[1], told))
+        if self._abandoned.pop(number, None) is not None:
+            return
+        if self._waiting[number].end > self._sent and not failed:
+            raise BadFrame("reply", frames.EARLY)
+        arrived.append((self._waiting.pop(number).reply, told))
 
     # ---- the end ----
 
@@ -189,9 +208,9 @@ class Channel:
         """Close, and end every request that waits with this error."""
         self.close()
         waiting, self._waiting = self._waiting, {}
-        for _, reply in waiting.values():
-            if not reply.done():
-                reply.set_exception(error)
+        for asked in waiting.values():
+            if not asked.reply.done():
+                asked.reply.set_exception(error)
 
     def broken(self) -> None:
         """A reply that came whole cannot be read: nothing else on this stream is believed."""

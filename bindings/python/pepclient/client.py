@@ -260,7 +260,9 @@ class Client:
         except BaseException:
             self._pool.drop(stream)  # whatever it was: what comes late must not answer the next question
             raise
-        self._frame_limit, self._many_limit = stream.frame_limit, stream.many_limit
+        finally:
+            if stream.greeted:  # also by one that hung up then, as over a frame that it does not take
+                self._frame_limit, self._many_limit = stream.frame_limit, stream.many_limit
         self._pool.give(stream)
         if isinstance(result, Fault):
             raise result

@@ -28,6 +28,7 @@ MANY = 100
 VERDICT_LIMIT = 1 << 20  # bytes of the reply to one check
 REPLY_LIMIT = 1 << 24  # bytes of any other
 CLIENT = f"pepclient/{VERSION}"
+EARLY = "comes to a question that was not sent whole"
 
 _DEADLINE, _NOT_AFTER, _MIN_REVISION = 1, 2, 4
 _DEADLINE_SIZE = 4

@@ -1,7 +1,8 @@
 """One connection to the daemon, blocking, for one request at a time.
 
 Promises: one absolute deadline covers connecting, sending and receiving, however slowly the peer drips and however
-many signals arrive; hello and first request leave in one write; what is not exactly the reply asked for raises.
+many signals arrive; hello and first request leave in one write; what is not exactly the reply asked for raises; why
+the daemon hung up is read before a write that failed is given up.
 Never: stores more than the request's bound; is used again after it raised (the pool closes it).
 """
 
@@ -67,7 +68,7 @@ class Stream:
         number = self._next
         data = request.frame(number, int((until - time.monotonic()) * 1e6))
         fresh = not self.greeted
-        self._send(self._hello + data if fresh else data, until)
+        whole = self._send(self._hello + data if fresh else data, until)
         if fresh:
             body, failed = self._reply(frames.HELLO, 1, 0, frames.REPLY_LIMIT, until)
             if failed:
@@ -80,17 +81,23 @@ class Stream:
         body, failed = self._reply(request.op, number, partition, request.limit, until)
         if self._rest:
             raise BadFrame("reply", "is followed by bytes that nobody asked for")
+        if not whole:
+            raise frames.problem(body) if failed else BadFrame("reply", frames.EARLY)
         return frames.problem(body) if failed else body
 
-    def _send(self, data: bytes, until: float) -> None:
+    def _send(self, data: bytes, until: float) -> bool:
+        """False where the daemon hung up before it had all: what it said before that is still to be read."""
         left = memoryview(data)
         while left:
             try:
                 left = left[self._sock.send(left, socket.MSG_NOSIGNAL) :]
             except BlockingIOError:
                 self._wait(select.POLLOUT, until)
+            except (BrokenPipeError, ConnectionResetError):
+                return False
             except OSError as error:
                 raise Lost(error.strerror or str(error)) from None
+        return True
 
     def _reply(self, op: int, number: int, partition: int, limit: int, until: float) -> tuple[bytes, bool]:
         data, self._rest = bytearray(self._rest), b""
