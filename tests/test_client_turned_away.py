@@ -1,7 +1,7 @@
-"""A daemon that hangs up says why: the Python clients read that before they give up on a write that failed.
+"""Why there is no answer: a daemon that hangs up says so, and of one that is not there the client says what to do.
 
-Promises: every case is forced, none left to which thread is faster: the client looks at its peer (`believe`) only
-after the peer has closed, or asks only after a kept connection was.
+Promises: a write that fails is forced, not left to which thread is faster: the client looks at its peer (`believe`)
+only after the peer has closed.
 """
 
 from __future__ import annotations
@@ -128,3 +128,18 @@ def test_a_limit_below_the_usual_one_is_learned_by_the_refusal(asked_of: Serve) 
     long = (*ALICE, {"x": "y" * 2000})
     assert "over the limit of 1024 bytes" in pep.check(*long).error
     assert "more than the 1024 of a frame" in pep.check(*long).error
+
+
+@pytest.mark.parametrize("kind", ["connect", "aconnect"])
+def test_a_daemon_that_is_not_there_is_a_deny_that_says_what_to_do(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead"))
+    for name, why in (
+        ("none", "No such file or directory"),
+        ("dead", "Connection refused"),
+        ("file/s", "Not a directory"),
+    ):
+        said = Both(kind, path=tmp_path / name).check(*ALICE).error
+        advice = "start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET"
+        assert said == f"unreachable: no daemon at `{tmp_path / name}`: {why}: {advice}"

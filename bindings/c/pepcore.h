@@ -989,6 +989,15 @@ static int pep_i_trust(pep_client *c, pep_verdict *v) {
                     c->path, (unsigned)peer.uid);
 }
 
+/* Why nobody answers, and what to do about it. */
+static int pep_i_absent(pep_client *c, pep_verdict *v, int why) {
+  const char *advice = "";
+  if (why == ENOENT || why == ENOTDIR || why == ECONNREFUSED)
+    advice = ": start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET";
+  if (why == EACCES) advice = ": ask as a user who may open it, or name another socket in PEPCORE_SOCKET";
+  return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at %s: %s%s", c->path, strerror(why), advice);
+}
+
 static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   struct sockaddr_un address;
   memset(&address, 0, sizeof address);
@@ -1004,7 +1013,7 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
     if (errno == EISCONN) break;
     /* EAGAIN: the backlog is full. A Unix socket has no event for that, so look again soon. */
     if (errno != EAGAIN && errno != EINTR)
-      return pep_i_deny(v, PEP_UNREACHABLE, "cannot reach a daemon at %s: %s", c->path, strerror(errno));
+      return pep_i_absent(c, v, errno);
     if (!pep_i_wait(-1, 0, deadline_ns, 500000)) return pep_i_late(v);
   }
   return pep_i_trust(c, v);

@@ -50,7 +50,9 @@ def test_the_exit_status_is_the_answer(pep: Run, serve: Serve, tmp_path: Path) -
     assert done[deny].stdout == "deny: no policy permits this\n"
     assert done[odd].stdout == ""
     assert "(bad-frame), so deny: the daemon's verdict is malformed" in done[odd].stderr
-    assert "(unreachable), so deny: cannot reach a daemon" in done[tmp_path / "none"].stderr
+    none = f"(unreachable), so deny: no daemon at {tmp_path / 'none'}: No such file or directory: "
+    advice = "start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET\n"
+    assert done[tmp_path / "none"].stderr == f"pep: no verdict {none}{advice}"
 
 
 def test_the_question_is_what_the_arguments_say(pep: Run, serve: Serve) -> None:

@@ -23,6 +23,7 @@ from .channel import Channel, dial
 from .client import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
+from .place import absent
 from .questions import (
     ActionLike,
     Context,
@@ -188,7 +189,7 @@ class AsyncClient:
         except Lost as lost:
             raise Unreachable("", f"the daemon at `{self._settings.path}` hung up: {lost}") from None
         except OSError as error:
-            raise Unreachable("", f"no daemon at `{self._settings.path}`: {error.strerror or error}") from None
+            raise absent(self._settings.path, error) from None
         except (MemoryError, RecursionError) as error:
             raise Unreachable("", f"the reply cannot be read: {error!r}") from None
 

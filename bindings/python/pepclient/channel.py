@@ -19,7 +19,7 @@ from typing import NamedTuple
 from pepcore.errors import BadFrame, DeadlinePassed, Fault, Overloaded, Unreachable
 
 from . import frames
-from .place import believe
+from .place import absent, believe
 from .stream import Lost
 
 QUEUED = 4 << 20
@@ -255,7 +255,7 @@ async def dial(path: str, until: float) -> socket.socket:
                     raise DeadlinePassed("connect", "the daemon accepts nobody") from None
                 await asyncio.sleep(0.001)
             except OSError as error:
-                raise Unreachable("", f"no daemon at `{path}`: {error.strerror or error}") from None
+                raise absent(path, error) from None
     except BaseException:
         sock.close()
         raise

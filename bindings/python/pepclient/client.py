@@ -20,6 +20,7 @@ from pepcore.errors import Fault, Unreachable
 from . import frames
 from .frames import Request
 from .guard import P, R, enforced, guarded
+from .place import absent
 from .pool import Pool
 from .questions import (
     ActionLike,
@@ -249,7 +250,7 @@ class Client:
         except Lost as lost:
             raise Unreachable("", f"the daemon at `{self._settings.path}` hung up: {lost}") from None
         except OSError as error:
-            raise Unreachable("", f"no daemon at `{self._settings.path}`: {error.strerror or error}") from None
+            raise absent(self._settings.path, error) from None
         except (MemoryError, RecursionError) as error:
             raise Unreachable("", f"the reply cannot be read: {error!r}") from None
 

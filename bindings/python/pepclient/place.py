@@ -7,15 +7,23 @@ Never: believes uid 65534, which stands for every user whom a user namespace can
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
 import struct
 
-from pepcore.errors import Refused
+from pepcore.errors import Refused, Unreachable
 
 OVERFLOW_UID = 65534
 FALLBACK = "/run/pepcore/pepcore.sock"
+_ADVICE = {
+    **dict.fromkeys(
+        (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED),
+        ": start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET",
+    ),
+    errno.EACCES: ": ask as a user who may open it, or name another socket in PEPCORE_SOCKET",
+}
 
 
 def find(path: str | os.PathLike[str] | None) -> str:
@@ -31,6 +39,11 @@ def find(path: str | os.PathLike[str] | None) -> str:
         if os.path.exists(own):
             return own
     return FALLBACK
+
+
+def absent(path: str, error: OSError) -> Unreachable:
+    """Why nobody answers at `path`, and what to do about it."""
+    return Unreachable("", f"no daemon at `{path}`: {error.strerror or error}{_ADVICE.get(error.errno or 0, '')}")
 
 
 def believe(sock: socket.socket, path: str) -> None:

@@ -13,10 +13,10 @@ import select
 import socket
 import time
 
-from pepcore.errors import BadFrame, DeadlinePassed, Fault, Unreachable
+from pepcore.errors import BadFrame, DeadlinePassed, Fault
 
 from . import frames
-from .place import believe
+from .place import absent, believe
 
 _CHUNK = 65536
 
@@ -54,7 +54,7 @@ class Stream:
                     raise DeadlinePassed("connect", "the daemon accepts nobody") from None
                 time.sleep(0.001)
             except OSError as error:
-                raise Unreachable("", f"no daemon at `{path}`: {error.strerror or error}") from None
+                raise absent(path, error) from None
 
     def close(self) -> None:
         self._sock.close()
