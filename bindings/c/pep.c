@@ -246,8 +246,17 @@ static int check(arguments *a) {
   return status;
 }
 
+/* Where a standard stream is closed, open something there, so that nothing else gets its number; for reading only, so
+ * that an answer which nobody can get stays one that cannot be written. */
+static int open_streams(void) {
+  for (int fd = 0; fd <= 2; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd) return 0;
+  return 1;
+}
+
 int main(int argc, char **argv) {
   arguments a;
+  if (!open_streams()) return FAULT;
   memset(&a, 0, sizeof a);
   for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
     if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))

@@ -187,6 +187,7 @@ void pep_buffer_cleanup(pep_buffer *buffer);
 #define PEPCORE_IMPLEMENTED
 
 #include <errno.h>
+#include <fcntl.h>
 #include <locale.h>
 #include <math.h>
 #include <poll.h>
@@ -998,13 +999,24 @@ static int pep_i_absent(pep_client *c, pep_verdict *v, int why) {
   return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at %s: %s%s", c->path, strerror(why), advice);
 }
 
+/* A socket above the standard streams: where one of them is closed its number is free, and what the program means to
+ * print would go to the daemon. */
+static int pep_i_socket(void) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0 || fd > 2) return fd;
+  int above = fcntl(fd, F_DUPFD_CLOEXEC, 3), why = errno;
+  close(fd);
+  errno = why;
+  return above;
+}
+
 static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   struct sockaddr_un address;
   memset(&address, 0, sizeof address);
   address.sun_family = AF_UNIX;
   memcpy(address.sun_path, c->path,
          sizeof c->path < sizeof address.sun_path ? sizeof c->path : sizeof address.sun_path);
-  c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  c->fd = pep_i_socket();
   if (c->fd < 0) return pep_i_deny(v, PEP_UNREACHABLE, "no socket: %s", strerror(errno));
   c->is_open = 1;
   c->pid = (int)getpid();

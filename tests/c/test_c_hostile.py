@@ -192,6 +192,21 @@ def test_a_forked_child_asks_on_a_connection_of_its_own(driver: Driver, serve: S
     assert (child["permit"], parent["permit"], peer.connections) == (True, True, 2)
 
 
+def test_the_socket_is_never_a_standard_stream(programs: dict[str, Path], serve: Serve) -> None:
+    """Where standard error is closed its number is free: what the program prints must not go to the daemon."""
+    driver = Driver(programs["plain"], preexec_fn=lambda: os.close(2))
+    ask(driver, serve().path)
+    assert driver.check()["permit"]
+    numbers = {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{driver.process.pid}/fd").iterdir()}
+    assert 2 not in numbers
+    assert [name.startswith("socket:") for number, name in numbers.items() if number > 2] == [True]
+    with Path(f"/proc/{driver.process.pid}/fdinfo/3").open() as info:
+        flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+    assert flags & os.O_CLOEXEC
+    assert flags & os.O_NONBLOCK
+    driver.close()
+
+
 SERVER = """
 import os, socket, sys
 sys.path[:0] = sys.argv[2:]

@@ -23,10 +23,13 @@ QUESTION = ("check", "User::alice", "read", "Document::roadmap")
 
 @pytest.fixture(params=["pep", "pep-sanitized"])
 def pep(request: pytest.FixtureRequest, programs: dict[str, Path]) -> Run:
-    def run(*arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | bytes, preexec_fn: Callable[[], None] | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         clean = {key: value for key, value in os.environ.items() if key not in ("PEPCORE_SOCKET", "XDG_RUNTIME_DIR")}
         command = [programs[request.param], *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env={**clean, **environment})
+        env = {**clean, **environment}
+        return subprocess.run(command, capture_output=True, text=True, env=env, preexec_fn=preexec_fn)
 
     return run
 
@@ -159,6 +162,32 @@ def test_an_answer_that_could_not_be_written_is_no_permit(programs: dict[str, Pa
         assert subprocess.run(command, stdout=full).returncode == 3
     with Path(os.devnull).open("w") as null:
         assert subprocess.run(command, stdout=null).returncode == 0
+
+
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_with_standard_streams_closed_nothing_is_written_into_the_socket(
+    pep: Run, serve: Serve, closed: tuple[int, ...]
+) -> None:
+    """Whoever waits for the answer on a closed stdout does not get it: then the status must not say permit."""
+    after: list[bytes] = []
+
+    def behave(peer: socket.socket, _: int) -> None:
+        read_frame(peer)
+        read_frame(peer)
+        peer.sendall(welcome() + verdict(2))
+        after.append(peer.recv(4096))
+
+    path = str(serve(behave).path)
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    for more, status in (((), 3 if 1 in closed else 0), (("--quiet",), 0), (("--json",), 3 if 1 in closed else 0)):
+        assert pep(*QUESTION, *more, "--socket", path, preexec_fn=close).returncode == status
+    assert pep("--help", preexec_fn=close).returncode == (3 if 1 in closed else 0)
+    assert pep("nonsense", preexec_fn=close).returncode == 2
+    assert after == [b""] * 3
 
 
 def test_help_teaches_and_version_tells(pep: Run) -> None:
