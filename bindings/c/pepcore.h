@@ -75,7 +75,7 @@ typedef struct pep_request_st {
 
 typedef struct pep_client_st {
   pep_buffer hello, out, in;
-  size_t handles_offset, in_used;
+  size_t handles_offset, in_used, frame_limit; /* bytes of a body that this connection's daemon takes; 0: not told */
   uint64_t next_id, boot;
   int fd, is_open, pid;
   char path[108], error[256];
@@ -904,6 +904,7 @@ static int pep_i_wait(int fd, short events, uint64_t deadline_ns, uint64_t most_
 static void pep_i_close(pep_client *c) {
   if (c->is_open) close(c->fd);
   c->is_open = 0;
+  c->frame_limit = 0;
 }
 
 static int pep_i_late(pep_verdict *v) { return pep_i_deny(v, PEP_DEADLINE, "no verdict within the deadline"); }
@@ -1035,6 +1036,7 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
  * ERROR: a whole error frame, which is a deny, but leaves the stream in order. */
 enum { PEP_I_FAILED = 0, PEP_I_DONE = 1, PEP_I_GONE = 2, PEP_I_ERROR = 3 };
 
+/* GONE: the daemon hung up before it had all. What it said before that is still to be read. */
 static int pep_i_send(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   for (size_t sent = 0; sent < c->out.len;) {
     ssize_t n = send(c->fd, c->out.data + sent, c->out.len - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -1104,6 +1106,22 @@ static int pep_i_reply(pep_client *c, pep_verdict *v, pep_cursor *out, unsigned 
   return reply == PEP_I_OP_ERROR ? pep_i_read_error(v, *out) : PEP_I_DONE;
 }
 
+static int pep_i_read_limits(pep_client *c, pep_cursor *body) {
+  pep_i_token map, t;
+  pep_string key = {NULL, 0};
+  if (!pep_i_want(body, &map, 'm')) return 0;
+  for (uint64_t i = 0; i < map.value; i++) {
+    if (!pep_i_want_key(body, &key)) return 0;
+    if (!pep_i_is(&key, "frame")) {
+      if (!pep_i_skip(body, 3)) return 0;
+      continue;
+    }
+    if (!pep_i_want(body, &t, 'u')) return 0;
+    c->frame_limit = t.value < PEP_MAX_FRAME ? (size_t)t.value : PEP_MAX_FRAME;
+  }
+  return 1;
+}
+
 static int pep_i_read_hello(pep_client *c, pep_verdict *v, pep_cursor body) {
   pep_i_token map, t;
   pep_string key = {NULL, 0};
@@ -1111,6 +1129,7 @@ static int pep_i_read_hello(pep_client *c, pep_verdict *v, pep_cursor body) {
   for (uint64_t i = 0; ok && i < map.value; i++) {
     if (!(ok = pep_i_want_key(&body, &key))) break;
     if (pep_i_is(&key, "boot")) ok = boot = pep_i_want(&body, &t, 'u'), c->boot = t.value;
+    else if (pep_i_is(&key, "limits")) ok = pep_i_read_limits(c, &body);
     else if (pep_i_is(&key, "partition")) ok = partition = pep_i_want(&body, &t, 'u') && t.value == PEP_I_PARTITION;
     else if (pep_i_is(&key, "version")) ok = version = pep_i_want(&body, &t, 'u') && t.value == 1;
     else ok = pep_i_skip(&body, 2);
@@ -1187,6 +1206,11 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
   return 1;
 }
 
+/* Bytes of a check's body: the question and the tail that pep_i_write_check makes. */
+static size_t pep_i_body_size(const pep_request *r) {
+  return r->question_len + 4 + (r->has_not_after ? 8 : 0) + (r->has_min_revision ? 16 : 0);
+}
+
 /* The frame of a check behind what `out` already holds: header, question, then the tail in the order of its flags. */
 static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, uint64_t left_ns) {
   uint8_t tail[4 + 8 + 16], header[PEP_I_HEADER] = {0};
@@ -1196,7 +1220,7 @@ static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, u
   if (r->has_not_after) pep_i_put_le(tail + n, r->not_after_ms, 8), n += 8;
   if (r->has_min_revision)
     pep_i_put_le(tail + n, r->min_boot, 8), pep_i_put_le(tail + n + 8, r->min_revision, 8), n += 16;
-  pep_i_put_le(header, r->question_len + n, 4);
+  pep_i_put_le(header, pep_i_body_size(r), 4);
   pep_i_put_le(header + 4, r->question_len, 4);
   header[8] = 1;
   header[9] = PEP_I_OP_CHECK;
@@ -1209,14 +1233,21 @@ static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, u
 
 static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, uint64_t deadline_ns) {
   pep_cursor body;
-  int got, fresh = !c->is_open;
+  int got, whole, fresh = !c->is_open;
+  size_t size = pep_i_body_size(r);
+  if (c->frame_limit && size > c->frame_limit) { /* the daemon would close the connection for it */
+    (void)pep_i_deny(v, PEP_BAD_REQUEST, "question: makes %zu bytes, more than the %zu of a frame: send less", size,
+                     c->frame_limit);
+    return PEP_I_DONE;
+  }
   if (fresh && !pep_i_open(c, v, deadline_ns)) return PEP_I_FAILED;
   c->out.len = c->in.len = c->in_used = 0;
   uint64_t now = pep_i_now_ns(), id = c->next_id++;
   if (now >= deadline_ns) return pep_i_late(v);
   if ((fresh && !pep_append(&c->out, c->hello.data, c->hello.len)) || !pep_i_write_check(c, r, id, deadline_ns - now))
     return pep_i_deny(v, PEP_OVERLOADED, "no memory for the request");
-  if ((got = pep_i_send(c, v, deadline_ns)) != PEP_I_DONE) return got;
+  if ((got = pep_i_send(c, v, deadline_ns)) == PEP_I_FAILED) return got;
+  whole = got == PEP_I_DONE;
   if (fresh) {
     if ((got = pep_i_reply(c, v, &body, PEP_I_OP_HELLO, 0, 1, deadline_ns)) != PEP_I_DONE) return got;
     if ((got = pep_i_read_hello(c, v, body)) != PEP_I_DONE) return got;
@@ -1224,6 +1255,8 @@ static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, u
   got = pep_i_reply(c, v, &body, PEP_I_OP_CHECK, PEP_I_PARTITION, id, deadline_ns);
   if (got != PEP_I_DONE && got != PEP_I_ERROR) return got;
   if (c->in_used != c->in.len) return pep_i_deny(v, PEP_BAD_FRAME, "the daemon sent more than the reply");
+  if (!whole && got == PEP_I_ERROR) return PEP_I_FAILED;
+  if (!whole) return pep_i_deny(v, PEP_BAD_FRAME, "the daemon answered a question that was not sent whole");
   if (got == PEP_I_ERROR) return PEP_I_DONE;
   if (pep_i_now_ns() > deadline_ns) return pep_i_late(v);
   (void)pep_i_judge(c, v, body);
