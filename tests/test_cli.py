@@ -262,6 +262,10 @@ def test_stats_are_read_by_people_and_programs(socket: str, tmp_path: Path) -> N
     assert any(row.split() == ["policies", "13"] for row in text.stdout.splitlines())
     data = pepcore("stats", "--socket", socket, "--json")
     assert json.loads(data.stdout)["policies"] == 13
+    told = json.loads(data.stdout)
+    rows = dict(row.split(None, 1) for row in text.stdout.splitlines())
+    assert (rows["pid"], rows["boot"]) == (str(told["pid"]), str(told["boot"]))
+    assert "," in rows["cache.slots"]
     absent = pepcore("stats", "--socket", str(tmp_path / "none"), "--json")
     assert (absent.returncode, json.loads(absent.stdout)["fault"]) == (3, "unreachable")
 

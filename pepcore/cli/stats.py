@@ -17,6 +17,9 @@ EXAMPLES = """  pepcore stats
   pepcore stats --json | jq .
   pepcore stats --socket /run/pepcore/pepcore.sock"""
 
+NAMES = frozenset({"pid", "boot"})
+"""Numbers that are names and no amounts: written as other programs write them, to be searched for and pasted."""
+
 
 def configure(parser: Parser) -> None:
     parser.usage = "pepcore stats [options]"
@@ -41,6 +44,6 @@ def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
         for key, each in value.items():
             yield from _rows(each, f"{name}.{key}" if name else str(key))
     elif isinstance(value, int) and not isinstance(value, bool):
-        yield name, f"{value:,}"
+        yield name, str(value) if name in NAMES else f"{value:,}"
     else:
         yield name, value if isinstance(value, str) else as_json(value)
