@@ -219,7 +219,8 @@ class Enforcer:
                 self._wait(flight.partition, flight.key, waiter, now, wall_ms)
 
     def explained(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
-        """What the PDP says about how it would decide. Explanations are never cached and never enforced."""
+        """What the PDP says about how it would decide, and what would be enforced. Never cached, never enforced."""
+        explanation.update(self.settlement.preview(flight, explanation))
         stored = self.cache.get(flight.partition.number, flight.key, now, self.page.revision)
         explanation["cached"] = stored is not None
         explanation["cached_left_ms"] = (stored[2] - now) // 1_000_000 if stored else 0

@@ -44,7 +44,7 @@ from .core.page import Page
 from .core.verdict import Verdict, deny, read, stored_body
 from .enforcer import Enforcer
 from .errors import BadRequest, DeadlinePassed, Expired, Fault, PdpFault, Stale
-from .flight import Partition, Times
+from .flight import Flight, Partition, Times
 from .model import Decision
 from .pdp.cedar import Cedar, load
 from .settlement import read_question
@@ -253,6 +253,8 @@ class Embedded:
         now, wall = _clocks()
         with self._lock:
             told = self._pdp.explain(read_question(key), wall)
+            flight = Flight(self._partition, key, {}, True, True, self._page.revision, now, wall)
+            told.update(self._enforcer.settlement.preview(flight, told))
             stored = self._enforcer.cache.get(1, key, now, self._page.revision)
         told["cached"] = stored is not None
         told["cached_left_ms"] = (stored[2] - now) // 1_000_000 if stored else 0

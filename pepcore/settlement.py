@@ -2,7 +2,8 @@
 
 Promises: a permit does not outlive the PDP's lifetime, its window, or the configured cap, counted from the moment
 the PDP was asked; obligations that each request must discharge for itself are discharged once per request; those
-that are understood run, also where another one turns the permit into a deny, those that are not do nothing.
+that are understood run, also where another one turns the permit into a deny, those that are not do nothing. A preview
+says what would be enforced, and has no effect at all.
 Never: reads a clock; builds a permit (`core.verdict.settle` does); raises for what a PDP said: that is a deny.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -17,11 +19,14 @@ from .core.obligation import understood
 from .core.page import Page
 from .core.verdict import Verdict, deny, payload, settle
 from .discharge import Rates, window_left_ms
-from .errors import Fault, ObligationFault, PdpFault
+from .errors import NAMES, Fault, ObligationFault, PdpFault
 from .flight import Flight, Partition, Times
 from .model import Decision, Obligation, Question
 
 SINGLE_USE = frozenset({"rate", "notify", "approve", "end-session"})
+
+PERMITS_END = "the longest life of a permit (a daemon's `cache.permit`)"
+DENIES_END = "the life of a deny (a daemon's `cache.deny`)"
 
 Notifier = Callable[[Partition, Question, Obligation], None]
 """Discharges one `notify`; raises ObligationFault where it cannot."""
@@ -53,6 +58,31 @@ def usable(decision: object) -> Decision | Fault:
     return decision if typed else PdpFault("decision", "has a member of a type that cannot be")
 
 
+class _Duty(msgspec.Struct, frozen=True):
+    id: str
+    type: str
+    properties: dict[str, Any] = {}
+
+
+class _Lifetime(msgspec.Struct, frozen=True):
+    ms: int | None = None
+    why: str = ""
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What of an explanation makes the decision that it explains."""
+
+    permit: bool = False
+    fault: str = ""
+    reason: str = ""
+    obligations: tuple[_Duty, ...] = ()
+    lifetime: _Lifetime = _Lifetime()
+
+    def decision(self) -> Decision:
+        duties = tuple(Obligation(o.id, o.type, o.properties) for o in self.obligations)
+        return Decision(self.permit, self.fault, (), self.reason, duties, self.lifetime.ms)
+
+
 class Settlement:
     """Builds every verdict of an enforcer, through `core.verdict`."""
 
@@ -72,24 +102,10 @@ class Settlement:
 
     def shared(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> tuple[Verdict, bytes]:
         """The verdict of a decision whose obligations, if any, may be discharged from a cached answer; its payload."""
-        permit = decision.permit
-        life = self.times.permit_ms if permit else self.times.deny_ms
-        if decision.max_age_ms is not None:
-            life = min(life, decision.max_age_ms)
-        expires = flight.asked_ns + life * 1_000_000
-        reason = decision.reason
-        for o in understood(decision.obligations, flight.partition.handles):
-            if o.type == "window":
-                left = window_left_ms(o.properties, wall_ms)
-                if left is not None:
-                    expires = min(expires, now + left * 1_000_000)
-                elif permit:
-                    permit, reason = False, f"outside the window of `{o.id}`"
-                    expires = min(expires, flight.asked_ns + self.times.deny_ms * 1_000_000)
+        permit, reason, expires, _ = self._bounded(flight, decision, now, wall_ms)
         verdict = settle(
             permit, reason, decision.policies, decision.obligations, flight.partition.handles,
-            number=next(self._numbers), boot=self.page.boot, revision=flight.revision,
-            expires_ns=expires if life > 0 and not single_use(decision) else 0,
+            number=next(self._numbers), boot=self.page.boot, revision=flight.revision, expires_ns=expires,
         )  # fmt: skip
         if verdict.fault:
             self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1
@@ -97,6 +113,70 @@ class Settlement:
             return verdict, payload(verdict)
         except (ValueError, TypeError, RecursionError) as error:
             return self.refusal(PdpFault("decision", f"cannot be written: {error}"))
+
+    def _bounded(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> tuple[bool, str, int, str]:
+        """Permit, reason and end of a decision within the cap and its windows; what set the end, "": the PDP did.
+
+        An end of 0 is not to be kept.
+        """
+        permit, reason = decision.permit, decision.reason
+        life, why = (self.times.permit_ms, PERMITS_END) if permit else (self.times.deny_ms, DENIES_END)
+        if decision.max_age_ms is not None and decision.max_age_ms <= life:
+            life, why = decision.max_age_ms, ""
+        expires = flight.asked_ns + life * 1_000_000
+        for o in understood(decision.obligations, flight.partition.handles):
+            if o.type == "window":
+                left = window_left_ms(o.properties, wall_ms)
+                if left is None:
+                    until, closed = flight.asked_ns + self.times.deny_ms * 1_000_000, DENIES_END
+                    if not permit:
+                        continue
+                    permit, reason = False, f"outside the window of `{o.id}`"
+                else:
+                    until, closed = now + left * 1_000_000, f"the window of `{o.id}` closes then"
+                if until < expires:
+                    expires, why = until, closed
+        if life <= 0:
+            return permit, reason, 0, why
+        if single_use(decision):
+            once = next(o.type for o in decision.obligations if o.type in SINGLE_USE)
+            return permit, reason, 0, f"`{once}` is discharged for each request anew"
+        return permit, reason, expires, why
+
+    def preview(self, flight: Flight, explanation: dict[str, Any]) -> dict[str, Any]:
+        """What would be enforced when the flight was asked, and for how long: `verdict` and `lifetime` in plain values.
+
+        As if every rate had room: none is taken, no notice is sent, no decision id is used and no fault counted.
+        """
+        handles = flight.partition.handles
+        why = "a fault is never kept"
+        try:
+            told = msgspec.convert(explanation, _Told)
+            decision = usable(told.decision())
+            if isinstance(decision, Fault):
+                raise decision
+            if decision.permit and self._notify is None:
+                for o in understood(decision.obligations, handles):
+                    if o.type == "notify":
+                        raise _no_place(o)
+            permit, reason, expires, limit = self._bounded(flight, decision, flight.asked_ns, flight.asked_ms)
+            verdict = settle(permit, reason, (), decision.obligations, handles, expires_ns=expires)
+            payload(verdict)
+            if not verdict.fault:
+                why = limit or told.lifetime.why
+        except Fault as fault:
+            verdict = deny(fault)
+        except (ValueError, TypeError, RecursionError) as error:
+            verdict = deny(PdpFault("decision", f"cannot be written: {error}"))
+        return {
+            "verdict": {
+                "permit": verdict.permit,
+                "fault": NAMES[verdict.fault] if verdict.fault else None,
+                "error": verdict.error,
+                "reason": verdict.reason,
+            },
+            "lifetime": {"ms": max(0, verdict.expires_ns - flight.asked_ns) // 1_000_000, "why": why},
+        }
 
     def refusal(self, fault: Fault) -> tuple[Verdict, bytes]:
         """The deny of a fault, and its payload."""
@@ -128,5 +208,9 @@ class Settlement:
 
     def _send(self, partition: Partition, question: Question, o: Obligation) -> None:
         if self._notify is None:
-            raise ObligationFault(o.id, "`notify` has no place to go here: set `notify.file` in the config")
+            raise _no_place(o)
         self._notify(partition, question, o)
+
+
+def _no_place(o: Obligation) -> ObligationFault:
+    return ObligationFault(o.id, "`notify` has no place to go here: set `notify.file` in the config")

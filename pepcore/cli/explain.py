@@ -1,8 +1,9 @@
 """`pepcore explain`: why a question is decided as it is.
 
-Promises: shows the policies that decide with file, lines and source, what limits the lifetime, errors of policies,
-and whether the daemon had the answer in its cache; the exit code is that of the decision.
-Never: enforces. What it prints is for people; programs that act ask `pepcore check`.
+Promises: shows the verdict that `pepcore check` would get, the policies that decide with file, lines and source,
+lifetime and what limits it, errors of policies, and whether the daemon had the answer in its cache; the exit code is
+that of the verdict.
+Never: enforces, takes a rate or sends a notice. What it prints is for people; programs that act ask `pepcore check`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from .asking import ABOUT_QUESTIONS, add_question, connect, from_arguments
 from .parser import Parser
 from .terminal import as_json, coloured, duration, paint, plain, say
 
-ABOUT = f"""The daemon decides the question once more and shows which policies decided, where they stand, how long
-the answer may live and why, and what went wrong on the way.
+ABOUT = f"""The daemon decides the question once more and shows what `pepcore check` would be answered, which policies
+decided, where they stand, how long the answer may live and why, and what went wrong on the way. No rate
+is taken and no notice is sent: a `rate` is shown as if it had room.
 {ABOUT_QUESTIONS}"""
 
 EXAMPLES = """  pepcore explain User::alice read Document::roadmap
@@ -43,14 +45,16 @@ def run(options: argparse.Namespace) -> int:
         say(as_json(answer))
     else:
         _show(answer)
-    return 3 if answer.get("fault") else 0 if answer.get("permit") is True else 1
+    verdict = answer["verdict"]
+    return 3 if verdict["fault"] else 0 if verdict["permit"] is True else 1
 
 
 def _show(answer: dict[str, Any]) -> None:
     colours = coloured(sys.stdout)
-    permit = answer.get("permit") is True
-    word = "fault, so deny" if answer.get("fault") else "permit" if permit else "deny"
-    why = answer.get("fault") or answer.get("reason") or ""
+    verdict = answer["verdict"]
+    permit = verdict["permit"] is True
+    word = "fault, so deny" if verdict["fault"] else "permit" if permit else "deny"
+    why = verdict["error"] or verdict["reason"]
     if not why and not answer.get("policies"):
         why = "no policy permits this"
     say(paint(word, "green" if permit else "red", colours) + plain(f": {why}" if why else ""))
@@ -65,11 +69,11 @@ def _show(answer: dict[str, Any]) -> None:
         say(plain(f"      {policy.get('error', '')}"))
         say(plain(f"      {policy.get('meaning', '')}"))
     say("")
+    if answer.get("permit") is True and not permit:
+        say("policies    permit, but what they ask for besides cannot be done")
     for duty in answer.get("obligations", ()):
         say(plain(f"obligation  {duty['type']} {as_json(duty['properties'])}"))
-    lifetime = answer.get("lifetime", {})
-    if lifetime:
-        say(plain(f"lifetime    {duration(lifetime.get('ms'))}: {lifetime.get('why', '')}"))
+    say(plain(f"lifetime    {duration(answer['lifetime']['ms'])}: {answer['lifetime']['why']}"))
     if "cached" in answer:
         say(f"cached      {'yes' if answer['cached'] else 'no'}")
     part = answer.get("slice", {})

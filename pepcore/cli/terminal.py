@@ -40,10 +40,8 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def duration(ms: int | None) -> str:
+def duration(ms: int) -> str:
     """A lifetime as people write it."""
-    if ms is None:
-        return "as configured"
     if ms % 1000 and ms < 10_000:
         return f"{ms} ms"
     return f"{ms / 1000:g} s" if ms < 120_000 else f"{ms / 60_000:g} min"

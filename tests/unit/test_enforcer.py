@@ -157,10 +157,14 @@ def test_an_explanation_is_asked_each_time_and_never_enforced_or_cached():
         flight = host.e.next_flight(host.now, host.wall)
         assert flight is not None
         assert flight.explain
-        host.e.explained(flight, {"policies": []}, host.now)
+        host.e.explained(flight, {"policies": [], "permit": True, "lifetime": {"ms": 7, "why": "x"}}, host.now)
     replies = host.e.take_replies()
     assert [r.request for r in replies] == [5, 6]
-    assert replies[0].explanation == {"policies": [], "cached": True, "cached_left_ms": 60_000}
+    told = replies[0].explanation
+    assert told == {
+        "policies": [], "permit": True, "lifetime": {"ms": 7, "why": "x"}, "cached": True, "cached_left_ms": 60_000,
+        "verdict": {"permit": True, "fault": None, "error": "", "reason": ""},
+    }  # fmt: skip
     assert replies[0].verdict is None
     assert host.cache.usage()["inserts"] == 1
 

@@ -229,3 +229,82 @@ def test_faults_are_counted_by_code():
     place.shared(Decision(True, obligations=(FOREIGN,)))
     place.shared(Decision(False, obligations=(FOREIGN,)))
     assert place.settlement.faults == {8: 1, 9: 1}
+
+
+# ---- previews ----
+
+
+def told(decision: Decision) -> dict[str, Any]:
+    """A decision as a PDP's explanation tells it."""
+    return {
+        "permit": decision.permit,
+        "fault": decision.fault,
+        "reason": decision.reason,
+        "obligations": [{"id": o.id, "type": o.type, "properties": o.properties} for o in decision.obligations],
+        "lifetime": {"ms": decision.max_age_ms, "why": "the PDP"},
+    }
+
+
+APPROVE = Obligation("a", "approve", {})
+
+
+@pytest.mark.parametrize("notify", [True, False])
+@pytest.mark.parametrize("max_age_ms", [None, 0, 20, 5000])
+@pytest.mark.parametrize("permit", [True, False])
+@pytest.mark.parametrize(
+    "obligations",
+    [
+        (), (REDACT,), (RATE,), (NOTIFY,), (FOREIGN,), (APPROVE,), (REDACT, NOTIFY, FOREIGN),
+        (Obligation("r", "rate", {}),), (Obligation("o", "redact", {"fields": {1}}),),
+        (window(until_ms=30),), (window(start="13:00", end="14:00"),), (window(until_ms=30), RATE),
+    ],
+)  # fmt: skip
+def test_a_preview_is_what_would_be_enforced(notify: bool, max_age_ms: int | None, permit: bool, obligations: Any):
+    decision = Decision(permit, reason="why", obligations=obligations, max_age_ms=max_age_ms)
+    place = Place(notify)
+    preview = place.settlement.preview(msgspec.structs.replace(place.flight, asked_ms=NOON), told(decision))
+    enforced = place.once(decision, now=place.flight.asked_ns)
+    assert (preview["verdict"]["permit"], preview["verdict"]["error"]) == (enforced.permit, enforced.error)
+    assert preview["verdict"]["reason"] == enforced.reason
+    life_ms = max(0, enforced.expires_ns - place.flight.asked_ns) // MS
+    assert preview["lifetime"]["ms"] == life_ms
+
+
+def test_a_preview_takes_no_rate_sends_nothing_counts_nothing_and_uses_no_id():
+    place = Place()
+    for obligations in ((RATE, NOTIFY), (NOTIFY, FOREIGN)):
+        for _ in range(5):
+            place.settlement.preview(place.flight, told(Decision(True, obligations=obligations)))
+    assert (place.sent, len(place.settlement._rates), place.settlement.faults) == ([], 0, {})
+    assert place.once(Decision(True, obligations=(RATE, NOTIFY))).number == 10
+    assert (place.sent, len(place.settlement._rates)) == ([(1, "a", "n")], 1)
+
+
+@pytest.mark.parametrize(
+    ("decision", "ms", "why"),
+    [
+        (Decision(True), 1000, "`cache.permit`"),
+        (Decision(True, max_age_ms=20), 20, "the PDP"),
+        (Decision(True, max_age_ms=0), 0, "the PDP"),
+        (Decision(True, max_age_ms=20, obligations=(window(until_ms=10),)), 10, "the window of `w`"),
+        (Decision(True, max_age_ms=20, obligations=(window(until_ms=30),)), 20, "the PDP"),
+        (Decision(True, obligations=(window(start="13:00", end="14:00"),)), 100, "`cache.deny`"),
+        (Decision(True, obligations=(window(until_ms=30), RATE)), 0, "`rate`"),
+        (Decision(True, obligations=(APPROVE,)), 0, "fault"),
+        (Decision(False), 100, "`cache.deny`"),
+        (Decision(False, fault="down"), 0, "fault"),
+    ],
+)
+def test_a_preview_says_what_ends_the_lifetime(decision: Decision, ms: int, why: str):
+    place = Place()
+    preview = place.settlement.preview(msgspec.structs.replace(place.flight, asked_ms=NOON), told(decision))
+    assert preview["lifetime"]["ms"] == ms
+    assert why in preview["lifetime"]["why"]
+
+
+@pytest.mark.parametrize("odd", [{"permit": 1}, {"obligations": [{}]}, {"lifetime": {"ms": -1}}, {"reason": "\ud800"}])
+def test_an_explanation_that_nobody_can_enforce_is_shown_as_a_fault(odd: dict[str, Any]):
+    place = Place()
+    good = told(Decision(True))
+    assert place.settlement.preview(place.flight, good)["verdict"]["permit"]
+    assert place.settlement.preview(place.flight, good | odd)["verdict"]["fault"] == "pdp"
