@@ -65,6 +65,29 @@ def asked(folder: Path, command: str, doc: str, *more: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+# ---- check ----
+
+
+@pytest.mark.parametrize("doc", ["rated", "told", "open"])
+def test_check_asks_nobody_to_do_what_the_daemon_did(folder: Path, doc: str) -> None:
+    code, text = asked(folder, "check", doc)
+    assert code == 0
+    assert "you must" not in text
+    assert "  done by pepcore: " in text
+    code, text = asked(folder, "check", "redacted", "--handles", "redact")
+    assert (code, '  you must redact {"fields":["/a"]}\n' in text) == (0, True)
+
+
+def test_a_deny_has_no_duties(folder: Path) -> None:
+    code, text = asked(folder, "check", "forbidden", "--handles", "redact")
+    assert (code, text) == (1, "deny (by forbidden)\n")
+
+
+def test_check_says_where_a_permit_holds_for_one_request_only(folder: Path) -> None:
+    assert asked(folder, "check", "rated")[1].endswith("decided now, holds for this request only\n")
+    assert "holds for this request only" not in asked(folder, "check", "plain")[1]
+
+
 # ---- explain ----
 
 

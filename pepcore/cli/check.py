@@ -124,6 +124,13 @@ def left_ms(verdict: Verdict) -> int:
     return max(0, (verdict.expires_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1_000_000)
 
 
+def whose(kind: str) -> str:
+    """An obligation type with who discharges it. The caller would send a notice twice if he were told to."""
+    from ..core.obligation import ENFORCER, SERVER
+
+    return f"done by pepcore: {kind}" if kind in ENFORCER | SERVER else f"you must {kind}"
+
+
 def _show(verdict: Verdict) -> None:
     if verdict.fault:
         sys.stderr.write(f"pepcore: no verdict, so deny: {plain(verdict.error)}\n")
@@ -132,8 +139,9 @@ def _show(verdict: Verdict) -> None:
     reason = verdict.reason or ("" if verdict.permit or verdict.policies else "no policy permits this")
     by = f" (by {', '.join(verdict.policies)})" if verdict.policies else ""
     say(paint(word, colour, coloured(sys.stdout)) + plain(f"{': ' if reason else ''}{reason}{by}"))
-    for duty in verdict.obligations:
-        say(plain(f"  you must {duty.type} {as_json(duty.properties)}"))
-    if verdict.permit:
+    if verdict.permit:  # a deny has no duties: the caller does nothing at all
+        for duty in verdict.obligations:
+            say(plain(f"  {whose(duty.type)} {as_json(duty.properties)}"))
         source = "from the cache" if verdict.cached else "decided now"
-        say(f"  {source}, holds {duration(left_ms(verdict))}")
+        left = left_ms(verdict)
+        say(f"  {source}, holds {duration(left) if left else 'for this request only'}")
