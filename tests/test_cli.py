@@ -217,12 +217,14 @@ def test_an_answer_comes_before_the_next_question_is_sent(socket: str) -> None:
         assert asker.wait(20) == 1
 
 
-def test_an_answer_that_cannot_be_written_is_a_fault(socket: str) -> None:
-    command = f"'{sys.executable}' -m pepcore check {' '.join(map(repr, PERMIT))} --socket {socket} > /dev/full"
+@pytest.mark.parametrize("streams", [">/dev/full", ">&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_an_answer_that_cannot_be_written_is_a_fault(socket: str, streams: str) -> None:
+    command = f"'{sys.executable}' -m pepcore check {' '.join(map(repr, PERMIT))} --socket {socket} {streams}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, timeout=60, env=environment())
     assert done.returncode == 3
     assert b"Traceback" not in done.stderr
-    assert pepcore("check", *PERMIT, "--socket", socket).returncode == 0
+    without_errors = command.removesuffix(streams) + "2>&-"
+    assert subprocess.run(["/bin/sh", "-c", without_errors], timeout=60, env=environment()).returncode == 0
 
 
 # ---- explain, stats ----
@@ -312,6 +314,27 @@ def test_serve_logs_for_people_on_a_terminal_and_json_where_asked(
         assert ended(daemon) == 0
         os.close(own)
         os.close(terminal)
+
+
+def test_serve_runs_where_its_standard_streams_are_closed(tmp_path: Path) -> None:
+    socket = tmp_path / "s"
+    line = f"exec '{sys.executable}' -m pepcore serve --policies '{COMPANY}' --socket '{socket}' <&- >&- 2>&-"
+    daemon = subprocess.Popen(["/bin/sh", "-c", line], env=environment())
+    try:
+        for _ in range(1000):
+            if socket.is_socket() or daemon.poll() is not None:
+                break
+            time.sleep(0.02)
+        assert pepcore("check", *PERMIT, "--socket", str(socket)).returncode == 1  # the demo's entities are not there
+        worker = next(int(pid) for pid in children(daemon.pid))
+        for process in (daemon.pid, worker):
+            assert os.readlink(f"/proc/{process}/fd/2") == "/dev/null"
+    finally:
+        assert ended(daemon) == 0
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_serve_on_a_set_that_does_not_load_exits_2_with_file_and_line(tmp_path: Path) -> None:

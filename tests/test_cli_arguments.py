@@ -91,6 +91,54 @@ def test_what_a_terminal_might_obey_is_escaped() -> None:
     assert "\\x1b[31m\\u202e" in done.stderr
 
 
+# ---- streams ----
+
+
+def in_a_shell(words: str, streams: str) -> subprocess.CompletedProcess[bytes]:
+    line = f"'{sys.executable}' -m pepcore {words} {streams}"
+    env = {name: value for name, value in os.environ.items() if name != "PEPCORE_CONFIG"} | {"PEPCORE_SOCKET": "/no"}
+    return subprocess.run(["/bin/sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=env)
+
+
+@pytest.mark.parametrize(
+    ("words", "streams", "code"),
+    [
+        ("check User::a read Doc::b", "2>&-", 3),
+        ("check User::a read Doc::b", "2>/dev/full", 3),
+        ("check User::a read Doc::b", ">&-", 3),
+        ("check User::a read Doc::b", "<&- >&- 2>&-", 3),
+        ("check User::a read Doc::b --json", ">&-", 3),
+        ("explain User::a read Doc::b", "2>&-", 3),
+        ("stats", "2>/dev/full", 3),
+        ("check", "2>&-", 0),
+        ("check", "<&-", 2),
+        ("check User::a", "2>&-", 2),
+        ("check User::a", "2>/dev/full", 2),
+        ("cehck", "2>&-", 2),
+        ("", "2>/dev/full", 2),
+        ("serve --config /nowhere", "2>&-", 2),
+        ("serve", "<&- >&- 2>&-", 2),
+        ("--help", "2>&-", 0),
+        ("--help", ">&-", 3),
+        ("check --help", ">&-", 3),
+        ("--version", ">/dev/full", 3),
+        (f"policies check {COMPANY}", "2>&-", 0),
+        (f"policies check {COMPANY}", ">&-", 3),
+    ],
+)
+def test_exit_codes_keep_their_meaning_where_a_stream_is_closed_or_full(words: str, streams: str, code: int) -> None:
+    done = in_a_shell(words, streams)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+    assert b"Error" not in done.stderr
+
+
+def test_an_answer_that_cannot_be_written_says_so() -> None:
+    done = in_a_shell("--version", ">&-")
+    assert done.stderr.startswith(b"pepcore: fault: standard output cannot be written (Bad file descriptor): send it")
+    assert in_a_shell("--version", "").returncode == 0
+
+
 # ---- policies check ----
 
 

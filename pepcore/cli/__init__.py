@@ -2,12 +2,14 @@
 
 Promises: one table of exit codes for every command (0 permit or ok, 1 deny or findings, 2 usage, 3 fault); only
 the module of the command that runs is imported, so that `pepcore check` starts fast; every failure is one line on
-standard error that says what to do, never a traceback; an answer that could not be written is a fault.
+standard error that says what to do, never a traceback; an answer that could not be written is a fault, and what went
+wrong with standard error changes no exit code.
 Never: decides. A command that cannot learn the verdict exits 3, which callers treat as a deny.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -61,19 +63,51 @@ def parser_of(command: str) -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    _open_missing_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = _run(words)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # whoever reads the answer did not get it; standard output is gone, so nothing may flush it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAULT
-    except KeyboardInterrupt:
-        return FAULT
+        _written()
+    except (BrokenPipeError, KeyboardInterrupt):  # whoever reads the answer did not get it
+        code = FAULT
     except Exception as error:
-        return _failed(error)
+        code = _failed(error)
+    _settle_streams()
+    return code
+
+
+def _open_missing_streams() -> None:
+    """Give a standard stream that was closed when we were started a file, so that no other takes its number.
+
+    Standard output gets one that cannot be written: an answer that nobody can read is a fault. `sys.stdin` stays None.
+    """
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:  # Python's own sign; the lowest free number is the missing one
+            number = os.open(os.devnull, flags)
+            os.set_inheritable(number, True)  # as the standard streams are
+            if name != "stdin":
+                stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+                setattr(sys, name, stream)
+
+
+def _written() -> None:
+    """See that the whole answer has left this process. Raises OSError."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(f"standard output cannot be written ({error.strerror}): send it to a file or a pipe") from None
+
+
+def _settle_streams() -> None:
+    """Leave nothing for the interpreter to flush at exit: where that fails, it exits with a code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(words: list[str]) -> int:
@@ -81,7 +115,8 @@ def _run(words: list[str]) -> int:
         if not _is_text(word):
             raise Usage("", f"argument {n} is not valid UTF-8: write it in UTF-8")
     if not words:
-        sys.stderr.write(HELP)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(HELP)
         return USAGE
     command, rest = words[0], words[1:]
     if command in ("-h", "--help", "help"):
@@ -133,11 +168,15 @@ def _failed(error: Exception) -> int:
 
     if isinstance(error, Usage):
         name = f"pepcore {error.command}".rstrip()
-        sys.stderr.write(f"pepcore: {plain(str(error))}\ntry `{name} --help`\n")
-        return USAGE
+        return _complain(USAGE, f"{plain(str(error))}\ntry `{name} --help`")
     if isinstance(error, ConfigError):
-        sys.stderr.write(f"pepcore: {plain(str(error))}\n")
-        return USAGE
+        return _complain(USAGE, plain(str(error)))
     kind = "" if isinstance(error, Fault | OSError) else f"{type(error).__name__}: "
-    sys.stderr.write(f"pepcore: fault: {kind}{plain(str(error))}\n")
-    return FAULT
+    return _complain(FAULT, f"fault: {kind}{plain(str(error))}")
+
+
+def _complain(code: int, text: str) -> int:
+    """Say it on standard error if that can be written, and return the code."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"pepcore: {text}\n")
+    return code
