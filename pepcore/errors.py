@@ -26,7 +26,11 @@ The number is the fault code on the wire. An error never decides: deny is the de
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
+
+SHOWN = 20
+"""Most errors of one policy set that a message tells."""
 
 
 class PepError(Exception):
@@ -46,11 +50,24 @@ class ConfigError(PepError):
 
 
 class PolicyError(ConfigError):
-    """A policy that does not parse or validate: where, and why."""
+    """A policy set that does not parse or validate: where (line 0: the file as a whole), and why.
 
-    def __init__(self, file: str, line: int, reason: str) -> None:
-        self.file, self.line, self.reason = file, line, reason
-        super().__init__(f"{file}:{line}: {reason}")
+    `each` has every place that is wrong as (file, line, reason), the first is `file` and `line`; `reason` and the text
+    tell all of them, one on a line.
+    """
+
+    def __init__(self, file: str, line: int, reason: str, others: Iterable[tuple[str, int, str]] = ()) -> None:
+        self.file, self.line = file, line
+        self.each = ((file, line, reason), *others)
+        rest = [f"{_place(f, n)}: {why}" for f, n, why in self.each[1:SHOWN]]
+        if len(self.each) > SHOWN:
+            rest.append(f"and {len(self.each) - SHOWN} more: mend these first")
+        self.reason = "\n".join([reason, *rest])
+        super().__init__(f"{_place(file, line)}: {self.reason}")
+
+
+def _place(file: str, line: int) -> str:
+    return f"{file}:{line}" if line else file
 
 
 class Fault(PepError):

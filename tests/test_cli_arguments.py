@@ -155,6 +155,30 @@ def test_a_set_that_does_not_load_is_an_error_with_file_and_line(tmp_path: Path)
     assert (told["findings"][0]["file"], told["findings"][0]["line"]) == (str(file), 4)
 
 
+def test_every_load_error_is_a_finding_of_its_own_line(tmp_path: Path) -> None:
+    file = tmp_path / "acl.cedar"
+    file.write_text("permit (\n  principal,\n  action actoin,\n  resource);\nforbid ();\n")
+    done = pepcore("policies", "check", str(file))
+    assert [row.partition(" error: ")[0] for row in done.stdout.splitlines()[:-1]] == [f"{file}:3:", f"{file}:5:"]
+    told = json.loads(pepcore("policies", "check", str(file), "--json").stdout)
+    assert [finding["line"] for finding in told["findings"]] == [3, 5]
+    serve = pepcore("serve", "--policies", str(file), "--socket", str(tmp_path / "s"))
+    assert [row.partition(": ")[2].partition(": ")[0] for row in serve.stderr.splitlines()] == [
+        f"{file}:3",
+        f"{file}:5",
+    ]
+    assert serve.returncode == 2
+
+
+def test_a_file_that_cannot_be_read_has_no_line(tmp_path: Path) -> None:
+    done = pepcore("policies", "check", str(tmp_path))
+    assert (done.returncode, done.stdout.startswith(f"{tmp_path}: error: the folder has no *.cedar")) == (1, True)
+    config = tmp_path / "pepcore.toml"
+    config.write_text('[policies]\npolicies = "gone"\n')
+    serve = pepcore("serve", "--config", str(config), "--socket", str(tmp_path / "s"))
+    assert serve.stderr.startswith(f"pepcore: {tmp_path / 'gone'}: cannot read: No such file")
+
+
 def test_an_obligation_that_no_point_could_discharge_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "acl.cedar"
     text = '@id("a")\n@obligation("[{\\"type\\": \\"redact\\", \\"properties\\": {\\"%s\\": [\\"/a\\"]}}]")\n'

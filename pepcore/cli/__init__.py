@@ -170,7 +170,7 @@ def _failed(error: Exception) -> int:
         name = f"pepcore {error.command}".rstrip()
         return _complain(USAGE, f"{plain(str(error))}\ntry `{name} --help`")
     if isinstance(error, ConfigError):
-        return _complain(USAGE, plain(str(error)))
+        return _complain(USAGE, "\npepcore: ".join(plain(line) for line in str(error).split("\n")))
     kind = "" if isinstance(error, Fault | OSError) else f"{type(error).__name__}: "
     return _complain(FAULT, f"fault: {kind}{plain(str(error))}")
 

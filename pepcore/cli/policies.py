@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         cedar = load(path, entities, schema, check_obligation=check)
     except PolicyError as error:
-        broken = {"level": "error", "rule": "load", "file": error.file, "line": error.line, "message": error.reason}
-        return _report(options.json, 0, [{**broken, "policy": ""}])
+        broken = {"level": "error", "rule": "load", "policy": ""}
+        return _report(options.json, 0, [{**broken, "file": f, "line": n, "message": why} for f, n, why in error.each])
     return _report(options.json, len(cedar.policies), [_row(finding) for finding in lint(cedar)])
 
 
@@ -75,7 +75,8 @@ def _report(json: bool, policies: int, findings: list[dict[str, Any]]) -> int:
         return 1 if errors else 0
     colours = coloured(sys.stdout)
     for f in findings:
-        where = f"{f['file']}:{f['line']}: " if f["file"] else ""
+        line = f":{f['line']}" if f["line"] else ""
+        where = f"{f['file']}{line}: " if f["file"] else ""
         about = f"`{f['policy']}` " if f["policy"] else ""
         level = paint(f["level"], _COLOURS.get(f["level"], "dim"), colours)
         say(f"{plain(where)}{level}: {plain(about + f['message'])} [{f['rule']}]")

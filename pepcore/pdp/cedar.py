@@ -21,17 +21,18 @@ from typing import Any, NamedTuple
 import msgspec
 from cedarpy import Entities
 
-from ..errors import Fault, PdpFault
+from ..errors import Fault, PdpFault, PolicyError
 from ..model import Decision, Question
 from .cedar_annotations import CheckObligation, Joined, join
 from .cedar_engine import Said, evaluate
 from .cedar_entities import Store
 from .cedar_links import add_links
+from .cedar_places import together
 from .cedar_policies import Policy, Uid, parse
 from .cedar_request import Trust, action_uid, brought, brought_json, context_of, roots_of
 from .cedar_schema import Reserved, load_schema, validate
 from .cedar_slices import Slice, Slices
-from .cedar_statements import PolicyFile, read_files, statements
+from .cedar_statements import PolicyFile, Statement, read_files, statements
 from .cedar_times import as_text, until_next
 
 _ERROR = re.compile(r"error while evaluating policy `policy([0-9]+)`: (.*)", re.DOTALL)
@@ -191,7 +192,7 @@ def load(
     links: Sequence[dict[str, Any]] = (),
     check_obligation: CheckObligation | None = None,
 ) -> Cedar:
-    """Read a policy set. Raises PolicyError with file, line and reason; the caller keeps what it had.
+    """Read a policy set. Raises PolicyError with file, line and reason of what is wrong; the caller keeps what it had.
 
     `policies`: a file, a folder of `*.cedar`, or Cedar text. `entities`: a path or a list, in Cedar's JSON
     form. `schema`: a path or text, in Cedar's syntax or JSON. `open_types`: types that a question may bring
@@ -215,7 +216,19 @@ def assemble(
     check_obligation: CheckObligation | None = None,
 ) -> Cedar:
     """Build a policy set from files that were read before; the rest as `load`."""
-    written, full = parse([s for f in files for s in statements(f)], check_obligation)
+    found: list[Statement] = []
+    errors: list[PolicyError] = []
+    for file in files:
+        try:
+            found.extend(statements(file))
+        except PolicyError as e:
+            errors.append(e)
+    try:
+        written, full = parse(found, check_obligation)
+    except PolicyError as e:
+        errors.append(e)
+    if errors:
+        raise together(errors)
     every, full = add_links(written, full, link_files, links, check_obligation)
     rules = load_schema(schema)
     if rules is not None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import Fault, PolicyError
 from ..model import Obligation
+from .cedar_places import line_of_annotation, together
 
 CheckObligation = Callable[[str, dict[str, Any]], None]
 KNOWN = frozenset({"id", "ttl", "obligation", "tag", "reason"})
@@ -54,22 +55,43 @@ class Joined:
 
 
 def read_notes(
-    file: str, line: int, ident: str, annotations: Mapping[str, str], check: CheckObligation | None
+    file: str, line: int, ident: str, annotations: Mapping[str, str], check: CheckObligation | None, text: str = ""
 ) -> Notes:
-    """Return what the annotations of a policy say, or raise PolicyError."""
+    """Return what the annotations of a policy say, or raise PolicyError for all that cannot be read.
+
+    `text` is the statement, which begins on `line`: errors name the line of the annotation.
+    """
     if not KNOWN & annotations.keys():
         return NONE
-    try:
-        if annotations.get("id") == "":
-            raise ValueError("@id must not be empty; give the policy a name")
-        return Notes(
-            _ttl(annotations["ttl"]) if "ttl" in annotations else None,
-            _obligations(ident, annotations["obligation"], check) if "obligation" in annotations else (),
-            _tags(annotations["tag"]) if "tag" in annotations else (),
-            annotations.get("reason", ""),
-        )
-    except ValueError as e:
-        raise PolicyError(file, line, str(e)) from None
+    wrong: list[PolicyError] = []
+
+    def read(name: str, reader: Callable[[str], tuple[Any, list[str]]], absent: Any) -> Any:
+        if name not in annotations:
+            return absent
+        value, reasons = reader(annotations[name])
+        wrong.extend(PolicyError(file, line + line_of_annotation(text, name), reason) for reason in reasons)
+        return value
+
+    read("id", lambda given: (given, [] if given else ["@id must not be empty; give the policy a name"]), "")
+    notes = Notes(
+        read("ttl", _caught(_ttl), None),
+        read("obligation", lambda given: _obligations(ident, given, check), ()),
+        read("tag", _caught(_tags), ()),
+        annotations.get("reason", ""),
+    )
+    if wrong:
+        raise together(wrong)
+    return notes
+
+
+def _caught(reader: Callable[[str], Any]) -> Callable[[str], tuple[Any, list[str]]]:
+    def read(text: str) -> tuple[Any, list[str]]:
+        try:
+            return reader(text), []
+        except ValueError as e:
+            return None, [str(e)]
+
+    return read
 
 
 def _ttl(text: str) -> int:
@@ -101,32 +123,44 @@ def _json_list(name: str, text: str) -> list[Any]:
     return value
 
 
-def _obligations(ident: str, text: str, check: CheckObligation | None) -> tuple[Obligation, ...]:
-    made = []
-    for n, row in enumerate(_json_list("obligation", text), 1):
-        where = f"@obligation {n}"
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: must be an object with `type` and `properties`")
-        extra = row.keys() - {"id", "type", "properties"}
-        if extra:
-            raise ValueError(f"{where}: unknown member `{min(extra)}`; only `id`, `type` and `properties`")
-        kind, given, properties = row.get("type"), row.get("id", f"{ident}#{n}"), row.get("properties", {})
-        if not isinstance(kind, str) or not kind:
-            raise ValueError(f"{where}: `type` must be a non-empty string")
-        if not isinstance(given, str) or not given:
-            raise ValueError(f"{where}: `id` must be a non-empty string")
-        if not isinstance(properties, dict):
-            raise ValueError(f"{where}: `properties` must be an object")
-        if check is not None:
-            try:
-                check(kind, properties)
-            except Fault as e:
-                raise ValueError(f"{where} `{kind}`: {e}") from None
-        made.append(Obligation(given, kind, properties))
+def _obligations(ident: str, text: str, check: CheckObligation | None) -> tuple[tuple[Obligation, ...], list[str]]:
+    """The obligations, and what is wrong with those that are missing among them."""
+    made: list[Obligation] = []
+    wrong: list[str] = []
+    try:
+        rows = _json_list("obligation", text)
+    except ValueError as e:
+        return (), [str(e)]
+    for n, row in enumerate(rows, 1):
+        try:
+            made.append(_obligation(f"@obligation {n}", f"{ident}#{n}", row, check))
+        except ValueError as e:
+            wrong.append(str(e))
     clash = find_clash(made)
     if clash:
-        raise ValueError(f"@obligation: {clash}")
-    return tuple(made)
+        wrong.append(f"@obligation: {clash}")
+    return tuple(made), wrong
+
+
+def _obligation(where: str, ident: str, row: Any, check: CheckObligation | None) -> Obligation:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: must be an object with `type` and `properties`")
+    extra = row.keys() - {"id", "type", "properties"}
+    if extra:
+        raise ValueError(f"{where}: unknown member `{min(extra)}`; only `id`, `type` and `properties`")
+    kind, given, properties = row.get("type"), row.get("id", ident), row.get("properties", {})
+    if not isinstance(kind, str) or not kind:
+        raise ValueError(f"{where}: `type` must be a non-empty string")
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"{where}: `id` must be a non-empty string")
+    if not isinstance(properties, dict):
+        raise ValueError(f"{where}: `properties` must be an object")
+    if check is not None:
+        try:
+            check(kind, properties)
+        except Fault as e:
+            raise ValueError(f"{where} `{kind}`: {e}") from None
+    return Obligation(given, kind, properties)
 
 
 def _tags(text: str) -> tuple[str, ...]:

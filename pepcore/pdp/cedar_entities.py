@@ -23,6 +23,7 @@ from ..errors import PolicyError
 from .cedar_policies import Uid
 from .cedar_reads import Reads
 from .cedar_slices import Slice, Slices
+from .cedar_statements import read_text
 
 BASES = 1024
 
@@ -187,13 +188,7 @@ def _read(source: Path | str | tuple[str, str] | list[dict[str, Any]] | None) ->
             return "<entities>", msgspec.json.encode(source).decode()
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as e:
             raise PolicyError("<entities>", 1, f"not JSON: {e}") from None
-    path = Path(source)
-    try:
-        return str(path), path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise PolicyError(str(path), 1, "the file is not valid UTF-8; save it as UTF-8") from None
-    except OSError as e:
-        raise PolicyError(str(path), 1, f"cannot read: {e.strerror}") from None
+    return str(source), read_text(source)
 
 
 def _located(file: str, text: str, schema: Schema | None, reason: str) -> PolicyError:

@@ -19,6 +19,7 @@ from cedarpy import PolicySet, policies_to_json_str
 
 from ..errors import PolicyError
 from .cedar_annotations import CheckObligation, Notes, read_notes
+from .cedar_places import line_in_policy, together
 from .cedar_statements import Statement
 
 Uid = tuple[str, str]
@@ -50,8 +51,8 @@ class Policy:
     link_of: int = -1
     values: dict[str, Uid] = field(default_factory=dict)
 
-    def error(self, reason: str) -> PolicyError:
-        return PolicyError(self.statement.file, self.statement.line, reason)
+    def error(self, reason: str, lines_on: int = 0) -> PolicyError:
+        return PolicyError(self.statement.file, self.statement.line + lines_on, reason)
 
 
 class _Name(msgspec.Struct):
@@ -88,28 +89,38 @@ _forms = msgspec.json.Decoder(_Forms)
 
 
 def parse(found: Sequence[Statement], check: CheckObligation | None) -> tuple[list[Policy], PolicySet]:
-    """Return all policies and templates, and the full set in which Cedar calls them `policy<number>`."""
+    """Return all policies and templates, and the full set in which Cedar calls them `policy<number>`.
+
+    Raises PolicyError for every statement that is wrong.
+    """
     try:
         full = PolicySet.from_str("\n".join(s.text for s in found))
     except ValueError as e:
-        raise _locate(found, str(e)) from None
+        raise _located(found, str(e), check) from None
     if len(full) + len(full.templates()) != len(found):
-        raise _locate(found, "the statements of this set cannot be told apart")
+        raise _located(found, "the statements of this set cannot be told apart", check)
     forms = _heads(found)
     ids: dict[str, Statement] = {}
     policies: list[Policy] = []
+    errors: list[PolicyError] = []
     for n, statement in enumerate(found):
         name = f"policy{n}"
         form = forms.staticPolicies.get(name) or forms.templates[name]
         given = {k: v or "" for k, v in form.annotations.items()}
         ident = given["id"] if "id" in given else _made_id(statement, ids)
-        notes = read_notes(statement.file, statement.line, ident, given, check)
-        other = ids.setdefault(ident, statement)
-        if other is not statement:
-            raise PolicyError(statement.file, statement.line, taken(ident, other))
+        try:
+            notes = read_notes(statement.file, statement.line, ident, given, check, statement.text)
+            other = ids.setdefault(ident, statement)
+            if other is not statement:
+                raise PolicyError(statement.file, statement.line, taken(ident, other))
+        except PolicyError as e:
+            errors.append(e)
+            continue
         scope = Scope(_side(form.principal), _actions(form.action), _side(form.resource))
         explicit, template = "id" in given, name in forms.templates
         policies.append(Policy(n, ident, form.effect, statement, scope, notes, given, explicit, template))
+    if errors:
+        raise together(errors)
     return policies, full
 
 
@@ -121,7 +132,7 @@ def _heads(found: Sequence[Statement]) -> _Forms:
             continue
         if len(forms.staticPolicies) + len(forms.templates) == len(found):
             return forms
-    raise _locate(found, "the engine cannot write this set out")
+    raise _located(found, "the engine cannot write this set out", None)
 
 
 def _made_id(statement: Statement, ids: dict[str, Statement]) -> str:
@@ -137,16 +148,29 @@ def taken(ident: str, other: Statement) -> str:
     return f"the id `{ident}` is taken by {other.file}:{other.line}; give this policy its own"
 
 
-def _locate(found: Sequence[Statement], otherwise: str) -> PolicyError:
+def _located(found: Sequence[Statement], otherwise: str, check: CheckObligation | None) -> PolicyError:
+    """What is wrong with each statement by itself, and with the notes of those that are not wrong."""
+    errors: list[PolicyError] = []
+    whole: list[Statement] = []
     for s in found:
         try:
             alone = PolicySet.from_str(s.text)
         except ValueError as e:
-            return PolicyError(s.file, s.line, str(e))
-        if len(alone) + len(alone.templates()) != 1:
-            return PolicyError(s.file, s.line, "this is not exactly one policy; end each with `;`")
-    first = found[0] if found else Statement("<text>", "text", 1, 1, "", "")
-    return PolicyError(first.file, first.line, otherwise)
+            line = s.line + line_in_policy(s.text, str(e))
+            errors.append(PolicyError(s.file, line, str(e)))
+            continue
+        if len(alone) + len(alone.templates()) == 1:
+            whole.append(s)
+        else:
+            errors.append(PolicyError(s.file, s.line, "this is not exactly one policy; end each with `;`"))
+    if not errors:
+        first = found[0] if found else Statement("<text>", "text", 1, 1, "", "")
+        return PolicyError(first.file, first.line, otherwise)
+    try:
+        parse(whole, check)
+    except PolicyError as e:
+        errors.append(e)
+    return together(errors)
 
 
 def _side(form: _Side) -> Side:

@@ -2,7 +2,7 @@
 context keys.
 
 Promises: with a schema, a policy set that does not validate does not load, and the error names file and
-line of the policy. A schema closes the context, so `now` may only be supplied where an action's context
+line of every policy that does not. A schema closes the context, so `now` may only be supplied where an action's context
 declares it, and must be where it is required; the engine's validator itself is asked, once for an action.
 Never: reads the schema's syntax. Only the engine does.
 """
@@ -16,7 +16,9 @@ from typing import NamedTuple
 from cedarpy import Schema, validate_policies
 
 from ..errors import PolicyError
+from .cedar_places import line_in_policy, line_of, together
 from .cedar_policies import Policy, Uid
+from .cedar_statements import read_text
 
 NAMES = ("now", "on_behalf_of", "action")
 
@@ -30,22 +32,16 @@ def load_schema(source: Path | str | tuple[str, str] | None) -> Schema | None:
     elif isinstance(source, str) and any(c in source for c in "{;\n"):
         file, text = "<schema>", source
     else:
-        path = Path(source)
-        file = str(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise PolicyError(file, 1, "the file is not valid UTF-8; save it as UTF-8") from None
-        except OSError as e:
-            raise PolicyError(file, 1, f"cannot read: {e.strerror}") from None
+        file, text = str(source), read_text(source)
+    parse = Schema.from_json_str if text.lstrip().startswith("{") else Schema.from_str
     try:
-        return Schema.from_json_str(text) if text.lstrip().startswith("{") else Schema.from_str(text)
+        return parse(text)
     except ValueError as e:
-        raise PolicyError(file, 1, str(e)) from None
+        raise PolicyError(file, line_of(text, str(e), parse) + 1, str(e)) from None
 
 
 def validate(policies: Sequence[Policy], schema: Schema) -> None:
-    """Raise PolicyError for the first policy that the schema does not allow."""
+    """Raise PolicyError for the policies that the schema does not allow."""
     written = [p for p in policies if p.link_of < 0]
     result = validate_policies("\n".join(p.statement.text for p in written), schema)
     if result.validation_passed:
@@ -53,9 +49,10 @@ def validate(policies: Sequence[Policy], schema: Schema) -> None:
     found = []
     for e in result.errors:
         place = e.policy_id.removeprefix("policy")
-        found.append((int(place) if place.isdecimal() and int(place) < len(written) else 0, e.error))
-    number, reason = min(found, default=(0, "the set does not validate"))
-    raise written[number].error(reason)
+        policy = written[int(place) if place.isdecimal() and int(place) < len(written) else 0]
+        reason = e.error.removeprefix(f"for policy `{e.policy_id}`, ")
+        found.append(policy.error(reason, line_in_policy(policy.statement.text, reason)))
+    raise together(found or [written[0].error("the set does not validate")])
 
 
 class Context(NamedTuple):

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import PolicyError
 from .cedar import Cedar, assemble
 from .cedar_annotations import CheckObligation
-from .cedar_statements import PolicyFile, read_files
+from .cedar_statements import PolicyFile, read_files, read_text
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -44,12 +43,7 @@ def read_source(
 def _text(path: str | Path | None) -> tuple[str, str] | None:
     if path is None or path == "":
         return None
-    try:
-        return str(path), Path(path).read_text("utf-8")
-    except UnicodeDecodeError:
-        raise PolicyError(str(path), 1, "the file is not valid UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise PolicyError(str(path), 1, f"cannot read: {error.strerror}") from None
+    return str(path), read_text(path)
 
 
 def build(source: Source, check_obligation: CheckObligation | None = None) -> Cedar:

@@ -51,7 +51,7 @@ def read_files(policies: str | Path) -> tuple[list[PolicyFile], list[PolicyFile]
         files = sorted(policies.glob("*.cedar"))
         links = sorted(policies.glob("*.links.json"))
         if not files:
-            raise PolicyError(str(policies), 1, "the folder has no *.cedar file; put the policies there")
+            raise PolicyError(str(policies), 0, "the folder has no *.cedar file; put the policies there")
     else:
         files = [policies]
         links = [p for p in [policies.with_name(policies.stem + ".links.json")] if p.exists()]
@@ -66,13 +66,19 @@ def _exists(name: str) -> bool:
 
 
 def _read(path: Path) -> PolicyFile:
+    return PolicyFile(str(path), path.name, read_text(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file. Raises PolicyError, without a line where the file as a whole cannot be read."""
     try:
-        return PolicyFile(str(path), path.name, path.read_text(encoding="utf-8"))
+        data = Path(path).read_bytes()
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as e:
-        line = path.read_bytes().count(b"\n", 0, e.start) + 1
+        line = data.count(b"\n", 0, e.start) + 1
         raise PolicyError(str(path), line, "the file is not valid UTF-8; save it as UTF-8") from None
     except OSError as e:
-        raise PolicyError(str(path), 1, f"cannot read: {e.strerror}") from None
+        raise PolicyError(str(path), 0, f"cannot read: {e.strerror}; check the path and who may read it") from None
 
 
 def statements(file: PolicyFile) -> Iterator[Statement]:

@@ -48,6 +48,80 @@ def test_a_policy_that_cannot_be_read_is_an_error_with_its_line(text: str, line:
     assert word in error.reason
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"{SCOPE};\nforbid(\n  principal,\n  action,\n  resource\n) when {{\n  context.a ==\n  foo bar\n}};", 8),
+        (f'{SCOPE} when {{\n  context.a == "x\n\ny" && // foo\n  context.b ==\n  "z" bar }};', 6),
+        (f'{SCOPE} when {{\n  context.a == "x" #\n}};', 2),
+        (f"{SCOPE} when {{\n  context.a == 1 }} }};", 2),
+        (f"{SCOPE} when {{\n  true\n}} {SCOPE};", 3),
+        (f'@id("foo")\n{SCOPE} when {{ true &&\n  foo == 1 }};', 3),
+        (f"{SCOPE} when {{ true &&\n  context.when.foo(1) }};", 2),
+        (f"{SCOPE}\nwehn {{ true }};", 2),
+        ("\nfrobid(\nprincipal, action, resource);", 2),
+        ("permit(\nprincipal,\nresource)\nwhen { principal.action == 1 };", 3),
+        ("permit(\nprincipal)\nwhen { principal.action == 1 };", 2),  # the scope ends there
+        ("permit(\nprincipal, action, resource)\nwhen { 1 like\n principal.like };", 1),  # nobody knows where
+        (f"{SCOPE} when {{\n  context.a == 1 +\n;", 3),
+        (f"{SCOPE} when {{\n  [1,\n 2 3,\n 4] }};", 3),
+        (f'@id("a")\n// @ttl\n@ttl("30")\n{SCOPE};', 3),
+        (f'@id("a")\n@reason("@tag")\n@tag("a")\n{SCOPE};', 3),
+    ],
+)
+def test_an_error_names_its_own_line_and_not_its_statements(text: str, line: int) -> None:
+    assert refused(text).line == line
+
+
+def test_the_line_of_an_error_is_found_in_a_long_statement_too() -> None:
+    members = [f'  User::"u{n}",' for n in range(5000)]
+    text = "permit(principal, action, resource) when { principal in [\n" + "\n".join(members) + '\n  User::"u"] };'
+    assert load(text)
+    members[3210] = '  User::"u" User::"v",'
+    text = "permit(principal, action, resource) when { principal in [\n" + "\n".join(members) + '\n  User::"u"] };'
+    assert refused(text).line == 3212
+
+
+def test_every_error_of_a_set_is_told_at_once_in_the_order_of_files_and_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.cedar").write_text(f'{SCOPE};\nforbid();\n@ttl("30")\n{SCOPE};\n{SCOPE} when {{ true }}')
+    (tmp_path / "b.cedar").write_text(f'@id("x") {SCOPE};\n@id("x") {SCOPE};\nforbid(principal,;\n')
+    (tmp_path / "c.cedar").write_text(f'@id("y") {SCOPE};')
+    error = refused(str(tmp_path))
+    assert [(Path(file).name, line) for file, line, _ in error.each] == [
+        ("a.cedar", 2), ("a.cedar", 3), ("a.cedar", 5), ("b.cedar", 2), ("b.cedar", 3)
+    ]  # fmt: skip
+    rows = str(error).split("\n")
+    assert rows == [f"{file}:{line}: {reason}" for file, line, reason in error.each]
+    assert (error.file, error.line) == (str(tmp_path / "a.cedar"), 2)
+    assert str(error) == f"{error.file}:{error.line}: {error.reason}"
+    assert load(tmp_path / "c.cedar")
+
+
+def test_every_wrong_annotation_and_obligation_of_a_policy_is_told_at_once() -> None:
+    from pepcore.core.properties import check
+
+    rows = [
+        {"type": "notify"},
+        {"type": "limit", "properties": {"rows": 1}},
+        {"type": "redact"},
+        {"type": "end-session"},
+    ]
+    text = f'@ttl("soon")\n@tag("x")\n@obligation({json.dumps(json.dumps(rows))})\n{SCOPE};'
+    error = refused(text, check_obligation=check)
+    assert [line for _, line, _ in error.each] == [1, 2, 3, 3, 3]
+    told = [reason for _, line, reason in error.each if line == 3]
+    assert [reason.split(":")[0] for reason in told] == [
+        "@obligation 1 `notify`", "@obligation 3 `redact`", "@obligation 4 `end-session`"
+    ]  # fmt: skip
+
+
+def test_a_message_tells_twenty_errors_and_how_many_more_there_are() -> None:
+    error = refused("\n".join(["forbid();"] * 50))
+    assert len(error.each) == 50
+    assert str(error).split("\n")[19:] == [f"<text>:20: {error.each[19][2]}", "and 30 more: mend these first"]
+    assert "more" not in str(refused("\n".join(["forbid();"] * 20))).split("\n")[-1].partition("<text>")[0]
+
+
 def test_well_formed_neighbours_load() -> None:
     text = (
         f'@id("a") @ttl("0s") @tag("[]") @obligation("[]") @other("x") {SCOPE}; // end; of it\n'
@@ -74,8 +148,15 @@ def test_an_error_in_a_folder_names_the_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_or_not_utf8_is_an_error(tmp_path: Path) -> None:
-    assert "cannot read" in refused(str(tmp_path / "none.cedar")).reason
-    assert "no *.cedar" in refused(str(tmp_path)).reason
+    absent, empty = refused(str(tmp_path / "none.cedar")), refused(str(tmp_path))
+    assert str(absent).startswith(f"{tmp_path / 'none.cedar'}: cannot read: No such file")
+    assert str(empty).startswith(f"{tmp_path}: the folder has no *.cedar file")
+    assert (absent.line, empty.line) == (0, 0)
+    for entities, schema in ((tmp_path / "none", None), (None, tmp_path / "none")):
+        assert str(refused(f"{SCOPE};", entities, schema)).startswith(f"{tmp_path / 'none'}: cannot read")
+    (tmp_path / "y").write_bytes(b"[\n\xff]")
+    for entities, schema in ((tmp_path / "y", None), (None, tmp_path / "y")):
+        assert refused(f"{SCOPE};", entities, schema).line == 2
     (tmp_path / "x.cedar").write_bytes(SCOPE.encode() + b";\n// \xff\n")
     error = refused(str(tmp_path / "x.cedar"))
     assert (error.line, "UTF-8" in error.reason) == (2, True)
@@ -134,6 +215,30 @@ def test_a_set_that_the_schema_does_not_allow_is_an_error_with_its_line() -> Non
     assert load(good, [user], schema)
     assert "schema" in refused(good, [{**user, "attrs": {"lvl": "1"}}], schema).reason
     assert refused(good, None, "entity {").file == "<schema>"
+
+
+def test_what_the_schema_does_not_allow_is_told_at_once_each_with_its_line() -> None:
+    schema = "entity User {lvl: Long};\nentity Doc;\naction read appliesTo {principal: User, resource: Doc};"
+    text = f"{SCOPE} when {{\n principal.level > 1 }};\n{SCOPE};\nforbid(principal,\n action,\n resource is Dok);"
+    error = refused(text, None, schema)
+    assert [line for _, line, _ in error.each][:1] == [2]
+    assert {line for _, line, _ in error.each} >= {2, 6}
+    assert "policy0" not in str(error)
+    assert load(f"{SCOPE} when {{ principal.lvl > 1 }};", None, schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "line"),
+    [
+        ("entity User;\nentity Doc {\n a: };\n", 3),
+        ("entity User;\nentity Doc {\n a: Lon };\n", 3),
+        ("entity User;\nentity Doc;\nentity User;\n", 3),
+        ("entity User;\nentity Doc {\n a: Long,", 3),
+        ('{"":\n{"x": 1}}', 2),
+    ],
+)
+def test_an_error_in_the_schema_names_its_line(schema: str, line: int) -> None:
+    assert refused(f"{SCOPE};", None, schema).line == line
 
 
 def test_a_schema_may_be_json() -> None:
