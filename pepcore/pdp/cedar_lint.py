@@ -6,6 +6,8 @@
                            the scope of a permit
     warning  no-id         no `@id`: the made one changes when lines move, and revocation tags with it
     warning  annotation    a name one letter, or its case, away from one that pepcore acts on
+    warning  obligation    a type that pepcore does not discharge: a permit with it stands only where a point names
+                           it, and a misspelt one nowhere
     info     open-type     questions may bring entities of this type, which policies or store refer to
 
 Promises: reads policies as trees, sees guards through `&&`, `||`, `!`, `if` and earlier clauses. It reports
@@ -20,11 +22,14 @@ from dataclasses import dataclass
 
 from cedarpy import PolicySet, pst
 
+from ..core.obligation import DENIED, ENFORCER, PAYLOAD, SERVER
 from .cedar import Cedar
 from .cedar_annotations import KNOWN
 from .cedar_entities import is_action
 from .cedar_guards import raising, truth
 from .cedar_policies import Policy, Scope, Side
+
+TYPES = sorted(PAYLOAD | ENFORCER | SERVER | DENIED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ def lint(cedar: Cedar) -> list[Finding]:
         if not p.explicit_id:
             found.append(_finding("warning", "no-id", p, "has no @id; the made one changes when lines move"))
         found.extend(_annotations(p))
+        found.extend(_obligations(p))
         tree = _tree(p)
         if tree is None:
             found.append(_finding("warning", "can-raise", p, "is too deep to be looked through; split it"))
@@ -87,6 +93,14 @@ def _annotations(p: Policy) -> Iterator[Finding]:
         near = next((k for k in sorted(KNOWN) if name != k and _near(name.lower(), k)), None)
         if near and name not in KNOWN:
             yield _finding("warning", "annotation", p, f"@{name} is not read; did you mean @{near}?")
+
+
+def _obligations(p: Policy) -> Iterator[Finding]:
+    for type_ in dict.fromkeys(o.type for o in p.notes.obligations):
+        if type_ not in TYPES:
+            near = next((k for k in TYPES if _near(type_.lower(), k)), None)
+            advice = f"did you mean `{near}`?" if near else "it denies where the caller does not name it in `handles`"
+            yield _finding("warning", "obligation", p, f"obligation type `{type_}` is not built in; {advice}")
 
 
 def _near(one: str, two: str) -> bool:

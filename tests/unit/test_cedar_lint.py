@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from pepcore.pdp.cedar import load
-from pepcore.pdp.cedar_lint import lint
+from pepcore.pdp.cedar_lint import TYPES, lint
 
 SCHEMA = """entity User {lvl?: Long, name: String} tags String; entity Doc {owner?: User};
 action read appliesTo {principal: User, resource: Doc, context: {n?: Long, s: String}};"""
@@ -110,6 +111,19 @@ def test_an_annotation_that_is_nearly_one_of_ours_is_found() -> None:
     for name in ("obligations", "TTL", "reson", "tags", "tah"):
         assert found(f'@id("p") @{name}("x") permit(principal, action, resource);', "annotation") == ["p"]
     assert found('@id("p") @owner("x") @ticket("y") permit(principal, action, resource);', "annotation") == []
+
+
+def test_an_obligation_type_that_is_not_built_in_is_found() -> None:
+    def messages(*types: str) -> list[str]:
+        rows = json.dumps([{"type": type_, "properties": {}} for type_ in types])
+        text = f'@id("p") @obligation({json.dumps(rows)}) permit(principal, action, resource);'
+        return [f.message for f in lint(load(text)) if (f.rule, f.level) == ("obligation", "warning")]
+
+    assert messages(*TYPES) == []
+    (near,) = messages("redactt", "redact", "redactt")
+    assert near == "obligation type `redactt` is not built in; did you mean `redact`?"
+    (own,) = messages("watermark")
+    assert own.startswith("obligation type `watermark` is not built in; it denies where the caller does not name it")
 
 
 def test_types_open_to_requests_are_found() -> None:
