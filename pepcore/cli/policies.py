@@ -17,11 +17,42 @@ from .terminal import as_json, coloured, paint, plain, say
 if TYPE_CHECKING:
     from ..pdp.cedar_lint import Finding
 
-ABOUT = """Loads the set as the daemon does, then looks for what may load and is still wrong: a forbid that can
-fail (error), a policy that never decides, a missing or misspelt annotation (warning), entity types that
-questions may bring (info). PATH is a file, or a folder of *.cedar files."""
+ABOUT = r"""Loads the set as the daemon does, then looks for what may load and is still wrong: a forbid that can
+fail (error), a policy that never decides, a missing or misspelt annotation, an obligation type that
+pepcore does not discharge (warning), entity types that questions may bring (info). PATH is a file, or a
+folder of *.cedar files. Where a set does not load, all that is wrong is told at once.
 
-EXAMPLES = """  pepcore policies check ./policies
+annotations that are read; others are yours
+  @id("name")           names the policy in answers and logs; no two have the same
+  @reason("text")       told to whoever asks, where this policy decides
+  @ttl("30s")           how long its decision may be reused: ms, s, m or h; "0s": not at all
+  @tag("[\"team-a\"]")  names that a revoke may hit, as a JSON list
+  @obligation("[...]")  what must be done for a permit to stand: a JSON list of
+                        {"type": ..., "properties": {...}}, with an "id" if you like
+
+obligation types and their properties (? may be left out)
+  redact         fields               null where these JSON Pointers lead: ["/ssn", "/items/*/price"]
+  mask           fields style salt?   style is "fixed", "last-4", or "hash" with a salt
+  drop           fields               these members, items or columns are gone
+  keep           fields               nothing else is left
+  limit          rows                 the first so many rows
+  set-header     name value           one header of that name and no other
+  remove-header  name                 no header of that name
+  window         not_before? not_after? daily?
+                                      at least one; "2026-01-31T09:00:00Z", in UTC;
+                                      daily is {"start": "08:00", "end": "18:00"}
+  rate           count per? per_ms?   so many in each "1s", "5m", "1h" or "1d" (or milliseconds)
+  notify         to body topic?       a line in the file that the config names
+  approve        acr_value? amr_values?
+                                      nobody can do that yet: always a deny
+  end-session    subject              nobody can do that yet: always a deny
+The daemon sees to window, rate and notify. Callers do the others, and say so in `--handles`."""
+
+EXAMPLES = r"""  @id("support-reads") @ttl("30s") @reason("support may look, not see everything")
+  @obligation("[{\"type\": \"redact\", \"properties\": {\"fields\": [\"/ssn\"]}}]")
+  permit (principal in Role::"support", action == Action::"read", resource is Customer);
+
+  pepcore policies check ./policies
   pepcore policies check ./policies --entities entities.json --schema company.cedarschema
   pepcore policies check ./policies --json | jq '.findings[] | select(.level == "error")'"""
 
