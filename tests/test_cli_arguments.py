@@ -228,7 +228,7 @@ def test_the_help_of_every_command_teaches(command: str) -> None:
     assert f"  pepcore {command}" in done.stdout.partition("\nexamples\n")[2] or command == "completion"
     assert EXIT_CODES in done.stdout
     assert "--json" in done.stdout
-    assert all(len(row) <= 110 for row in done.stdout.splitlines())
+    assert all(len(row) <= 110 for row in done.stdout.splitlines() if not row.startswith("/"))  # where it is installed
 
 
 def test_the_version_is_told() -> None:

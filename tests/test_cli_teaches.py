@@ -12,11 +12,14 @@ import msgspec
 import pytest
 
 from pepcore.cli.policies import ABOUT, EXAMPLES
+from pepcore.config import Config, Peer, Policies
+from pepcore.config import load as load_config
 from pepcore.core.properties import builtin, check
 from pepcore.errors import ObligationFault
 from pepcore.pdp.cedar import load
 from pepcore.pdp.cedar_annotations import KNOWN
 from pepcore.pdp.cedar_lint import TYPES, lint
+from pepcore.server.changes import FIXED
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "pepcore" / "core" / "OBLIGATIONS.md").read_text("utf-8")
@@ -77,3 +80,43 @@ def test_the_example_loads_and_nothing_is_wrong_with_it(text: str) -> None:
     cedar = load(policy, check_obligation=check)
     assert (cedar.policies[0].id, cedar.policies[0].notes.obligations[0].type) == ("support-reads", "redact")
     assert [finding.rule for finding in lint(cedar) if finding.level != "info"] == []
+
+
+# ---- the sample config ----
+
+SAMPLE = ROOT / "pepcore" / "server" / "units" / "pepcore.toml"
+
+
+def lines(commented: bool) -> str:
+    """The sample's tables with the keys that are commented out, or with those that are not."""
+    text = SAMPLE.read_text("utf-8")
+    if not commented:
+        return text
+    shown = [line.removeprefix("#") for line in text.splitlines() if re.match(r"#?\[|#\w+ = ", line)]
+    return "\n".join(shown)
+
+
+def test_the_sample_config_has_every_key_with_its_default() -> None:
+    told = tomllib.loads(lines(True))
+    assert set(told) == set(Config.__struct_fields__)
+    for section in msgspec.structs.fields(Config):
+        kind = Peer if section.name == "peers" else section.type
+        table = told["peers"][0] if section.name == "peers" else told[section.name]
+        assert set(table) == {key.name for key in msgspec.structs.fields(kind)}
+        for key in msgspec.structs.fields(kind):
+            if key.default is not None:  # TOML has no word for a value that is not given: an example stands there
+                assert table[key.name] == json.loads(json.dumps(key.default)), f"{section.name}.{key.name}"
+    msgspec.convert(told, Config)
+
+
+def test_the_sample_config_serves_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "pepcore.toml").write_text(lines(False))
+    config = load_config(tmp_path / "pepcore.toml")
+    assert config.policies.policies == str(tmp_path / "policies")
+    assert config == msgspec.structs.replace(Config(), policies=config.policies)
+    assert config.policies == Policies(policies=config.policies.policies)
+
+
+def test_the_sample_config_names_what_needs_a_restart() -> None:
+    head = SAMPLE.read_text("utf-8").partition("[daemon]")[0].partition("a restart is needed for")[2]
+    assert sorted(names(head)) == sorted(f"{section}.{key}" for section, keys in FIXED.items() for key in keys)

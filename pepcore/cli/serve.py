@@ -20,10 +20,14 @@ from .policies import existing
 if TYPE_CHECKING:
     from ..config import Config
 
-ABOUT = """Decides questions on a Unix socket until it is told to stop. SIGTERM and Ctrl-C drain and stop, SIGHUP
+SAMPLE = Path(__file__).parents[1] / "server" / "units" / "pepcore.toml"
+
+ABOUT = f"""Decides questions on a Unix socket until it is told to stop. SIGTERM and Ctrl-C drain and stop, SIGHUP
 or a change of a policy, entity or schema file reloads; a set that does not load keeps the old one.
 Without --socket it listens in $XDG_RUNTIME_DIR/pepcore, or in /run/pepcore as root. --json logs JSON
-lines also on a terminal."""
+lines also on a terminal. Every key of a config, with its default and what it does, is in the sample that
+lies beside the systemd units:
+{SAMPLE}"""
 
 EXAMPLES = """  pepcore serve --policies ./policies --entities entities.json
   pepcore serve --policies acl.cedar --schema company.cedarschema --socket /tmp/pep.sock
