@@ -114,6 +114,7 @@ def test_explain_tells_the_verdict_and_exits_by_it_as_check_does(
     told, text = asked(folder, "explain", doc, *more)
     assert (told, asked(folder, "check", doc, *more)[0]) == (code, code)
     assert text.startswith(word)
+    assert ("permit, and an obligation makes it a deny" in text) == (doc in ("approved", "closed") or code == 3)
     data = json.loads(asked(folder, "explain", doc, *more, "--json")[1])
     assert data["verdict"]["permit"] == (code == 0)
     assert (data["verdict"]["fault"] is not None) == (code == 3)

@@ -70,7 +70,7 @@ def _show(answer: dict[str, Any]) -> None:
         say(plain(f"      {policy.get('meaning', '')}"))
     say("")
     if answer.get("permit") is True and not permit:
-        say("policies    permit, but what they ask for besides cannot be done")
+        say("policies    permit, and an obligation makes it a deny")
     for duty in answer.get("obligations", ()):
         say(plain(f"obligation  {duty['type']} {as_json(duty['properties'])}"))
     say(plain(f"lifetime    {duration(answer['lifetime']['ms'])}: {answer['lifetime']['why']}"))
