@@ -36,6 +36,7 @@ from pepclient.questions import (
     semantic_code,
     unix_ms,
 )
+from pepclient.settings import handled
 
 from .core import obligation
 from .core.cache import Cache
@@ -83,9 +84,7 @@ class Embedded:
         *,
         handles: Collection[str] = (),
     ) -> None:
-        if isinstance(handles, str):
-            raise ValueError(f"handles `{handles}` is one string: pass a list of obligation types")
-        self._partition = Partition(1, 1, "", frozenset(handles))
+        self._partition = Partition(1, 1, "", frozenset(handled(handles)))
         self._pdp = _loaded(policies, entities, schema)
         self._begin()
         self._local = Local(self._page, self._ask, slots=SLOTS)

@@ -44,6 +44,7 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check", "User::a", "read", "D::x", "color"), "`color` is not key=json"),
         (("check", "User::a", "read", "D::x", "=1"), "`=1` is not key=json"),
         (("check", "User::a", "read", "D::x", "k=red"), "the value of `k` is not JSON"),
+        (("check", "User::a", "read", "D::x", "k=" + "9" * 5000), "has 5000 digits: integers have at most 64 bits"),
         (("check", "User::a", "read", "D::x", "k=1", "k=1"), "`k` stands twice"),
         (("check", "User::a", "read", "D::x", 'k={"a":1,"a":2}'), "the key `a` stands twice"),
         (("check", "User::a", "read", "D::x", "k=NaN"), "`NaN` is no number"),

@@ -330,8 +330,9 @@ def test_files_are_read_and_a_wrong_one_raises(tmp_path: Path) -> None:
         assert not pep.check("User::bob", "read", "Document::1")
     with pytest.raises(pepcore.ConfigError):
         pepcore.embedded(tmp_path / "none.cedar")
-    with pytest.raises(ValueError, match="handles"):
-        pepcore.embedded(tmp_path, handles="mask")
+    for wrong in ("mask", 5, ["\ud800"], [""], [7]):
+        with pytest.raises(ValueError, match="handles"):
+            pepcore.embedded(tmp_path, handles=wrong)
 
 
 def test_stats_and_explain_tell_what_happened(pep: Embedded) -> None:

@@ -178,7 +178,9 @@ def _object(given: Any, place: str, needed: set[str], allowed: set[str]) -> dict
 def strict_json(text: str) -> Any:
     """The value of a JSON text. Raises ValueError also for what `json` lets through."""
     try:
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_finite, parse_int=_whole
+        )
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("half of a surrogate pair is not text") from None
@@ -198,6 +200,12 @@ def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(word: str) -> Any:
     raise ValueError(f"`{word}` is no number")
+
+
+def _whole(text: str) -> int:
+    if len(text) > 20:  # sign and digits of 64 bits
+        raise ValueError(f"`{text[:20]}…` has {len(text)} digits: integers have at most 64 bits")
+    return int(text)
 
 
 def _finite(text: str) -> float:

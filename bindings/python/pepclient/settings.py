@@ -26,7 +26,7 @@ class Settings:
         self, path: str | os.PathLike[str] | None, deadline: float, point: str | None, handles: Collection[str]
     ) -> None:
         self.path, self.deadline = _path(path), _seconds(deadline)
-        kinds = _kinds(handles)
+        kinds = handled(handles)
         self.handles = frozenset(kinds)
         self.hello = frames.hello(_point(point), kinds)
 
@@ -56,7 +56,8 @@ def _point(point: Any) -> str:
     return str.__str__(point)
 
 
-def _kinds(handles: Any) -> tuple[str, ...]:
+def handled(handles: Any) -> tuple[str, ...]:
+    """Obligation types that a caller discharges, sorted, each once. Raises ValueError where they cannot be."""
     if isinstance(handles, str | bytes):
         raise ValueError(f"handles {shown(handles)} is one string: pass a list of obligation types")
     try:
