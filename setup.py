@@ -103,7 +103,7 @@ setup(
     exclude_package_data={"": ["*.c", "*.pyx"]},
     ext_modules=cythonize(
         units,
-        build_dir=f"build/{FLAVOUR}/cython",
+        build_dir=None if FLAVOUR == "trace" else f"build/{FLAVOUR}/cython",  # Cython.Coverage looks beside the source
         compiler_directives={
             "language_level": 3,
             "boundscheck": CHECKED,
