@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .service import Service
 
 AT_ONCE = 64
+BACKLOG = 4096
 REST_S = 0.1
 """How long nobody is accepted where not even the spare descriptor is there: the peers who wait stay readable."""
 
@@ -40,8 +41,8 @@ class Listener:
         sock.setblocking(False)
         self._loop.add_reader(sock, self._accept)
 
-    def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+    def _accept(self, most: int = AT_ONCE) -> None:
+        for _ in range(most):
             try:
                 sock, _address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -93,7 +94,7 @@ class Listener:
 
     def close(self) -> None:
         """Accept nobody any more, but those who connected already."""
-        self._accept()
+        self._accept(BACKLOG)
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._sock)
