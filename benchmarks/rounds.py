@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 Figures = dict[str, float]
-ASLEEP = 1.8
-"""A round is asleep where its figure is above so many times the least of its candidate."""
+ASLEEP = 2.2
+"""A round is asleep where its figure is above so many times the least of both candidates, which do about the same."""
 
 
 class Spread(Struct, frozen=True):
@@ -45,9 +45,9 @@ class Rounds:
     def awake(self, name: str, other: str, key: str = "p50") -> tuple[Spread | None, Spread | None]:
         """The ratio over the rounds in which both were awake, and over those in which both had to be woken."""
         pairs = [(a[key], b[key]) for a, b in zip(self.of[name], self.of[other], strict=True)]
-        ours, theirs = (ASLEEP * min(column) for column in zip(*pairs, strict=True))
-        both = [a / b for a, b in pairs if a <= ours and b <= theirs]
-        none = [a / b for a, b in pairs if a > ours and b > theirs]
+        limit = ASLEEP * min(map(min, pairs))
+        both = [a / b for a, b in pairs if max(a, b) <= limit]
+        none = [a / b for a, b in pairs if min(a, b) > limit]
         return (spread(both) if both else None), (spread(none) if none else None)
 
 

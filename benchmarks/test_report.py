@@ -54,3 +54,11 @@ def test_every_question_is_canonical_and_of_the_same_size() -> None:
     assert all(canonical(q) == q and len(q) == corpus.QUESTION for q in questions)
     nonce_at = corpus.UNIQUE - corpus.HEADER
     assert {q[nonce_at : nonce_at + 16] for q in questions} == {b"%016x" % i for i in range(100)}
+
+
+def test_a_candidate_that_was_asleep_in_every_round_is_never_taken_for_awake():
+    rounds = Rounds()
+    rounds.of = {"a": [{"p50": 50.0}, {"p50": 49.0}], "b": [{"p50": 10.0}, {"p50": 48.0}]}
+    awake, asleep = rounds.awake("a", "b")
+    assert awake is None
+    assert asleep == Spread(49 / 48, 49 / 48, 49 / 48)
