@@ -65,7 +65,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long a peer may leave replies unread before its connection is closed."""
     waiting: int = 65536
     """Questions that wait for the PDP, all peers."""
-    waiting_per_peer: int = 16384
+    waiting_per_peer: int = 4096
+    """More than workers decide within the default deadline, and few enough to let go of in one turn of the loop."""
     waiting_bytes_per_peer: int = 32 << 20
     deadline: str = "200ms"
     """Of a request that names none."""

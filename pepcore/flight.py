@@ -27,7 +27,7 @@ class Times(Struct, frozen=True):
     deadline_ns: int = 200_000_000
     longest_deadline_ns: int = 30_000_000_000
     waiting: int = 65_536
-    waiting_per_owner: int = 16_384
+    waiting_per_owner: int = 4_096
     waiting_bytes: int = 32 << 20
     """Of the questions of one owner that wait, whole batches included."""
 
