@@ -51,7 +51,7 @@ BAD_QUESTIONS = {
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One daemon for what must not hurt it."""
-    from conftest import PERMIT, Daemon
+    from running import PERMIT, Daemon
 
     daemon = Daemon(tmp_path_factory.mktemp("hostile"), PERMIT, '[limits]\npartial = "300ms"\n', "", {}).ready()
     yield daemon

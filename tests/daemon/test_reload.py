@@ -9,8 +9,8 @@ import threading
 import time
 
 import pytest
-from conftest import NOBODY, PERMIT
 from raw import Error, Verdict, ask, check
+from running import NOBODY, PERMIT
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
 
