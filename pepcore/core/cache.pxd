@@ -31,6 +31,7 @@ cdef struct Table:
     Owner* owners
     Slab slab
     uint32_t sets, slot_quota, block_quota, swept
+    int way_quota               # entries of one set, where it is full
     uint64_t seed
     uint64_t hits, misses, inserts, evictions, declined
 

@@ -1,7 +1,8 @@
 """The decision cache: 8-way sets, whole-key equality, memory fixed at the start.
 
 Promises: a lookup compares the partition and every byte of the key, and touches one set of 8 slots whatever the
-keys are; memory is what the constructor was told; an owner at its quota replaces only its own entries.
+keys are; memory is what the constructor was told; an owner at its quota, of all or of one set that is full, replaces
+only its own entries, so that a flood leaves what others keep hot.
 Eviction is SIEVE within the set: slots are kept newest first, the hand walks from old to new, skips and clears
 visited entries, and stays where it evicted (SIEVE, NSDI'24; hit ratios in benchmarks/README.md).
 Never: decides by the hash; looks at a clock (the caller passes `now`); keeps an entry longer than asked for.
@@ -10,6 +11,7 @@ INVARIANT: an owner's counters equal the slots and blocks that carry its number.
 """
 
 cimport cython
+from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memmove, memset
@@ -109,19 +111,20 @@ cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsi
     cdef uint8_t* hand = &t.hands[(set - t.slots) // WAYS]
     cdef Owner* owner = &t.owners[new.owner]
     cdef uint32_t need = blocks_for(<uint32_t> new.key + new.payload)
-    cdef int way, hole
+    cdef int way, hole, own
     cdef bint over
     for way in range(WAYS):     # the same key, and what is dead already, make room first
         if dead(&set[way], now, new.revision) or is_key(t, &set[way], hash, new.partition, key, new.key):
             drop(t, &set[way])
     while True:
         over = owner.slots + 1 > t.slot_quota or owner.blocks + need > t.block_quota
-        hole = 0
+        hole = own = 0
         while hole < WAYS and set[hole].head != NONE:
+            own += set[hole].owner == new.owner
             hole += 1
         if hole < WAYS and not over:
             break
-        way = victim(set, hand, new.owner, over)
+        way = victim(set, hand, new.owner, over or own >= t.way_quota)
         if way < 0:
             t.declined += 1
             return False
@@ -155,6 +158,7 @@ cdef class Cache:
             raise MemoryError
         t.slot_quota = <uint32_t> (t.sets * WAYS * quota)
         t.block_quota = <uint32_t> (t.slab.blocks * quota)
+        t.way_quota = <int> ceil(WAYS * quota)
         t.seed = seed
         t.slots = <Slot*> malloc(<size_t> t.sets * WAYS * sizeof(Slot))
         t.hands = <uint8_t*> malloc(t.sets)

@@ -3,6 +3,7 @@
 Lists instead of slots, whole scans instead of indexes: slow, and short enough to be read as the specification.
 """
 
+import math
 from dataclasses import dataclass
 
 import xxhash
@@ -36,6 +37,7 @@ class Cache:
         self.hands = [WAYS - 1] * len(self.sets)
         self.seed, self.blocks, self.swept = seed, slab // BLOCK, 0
         self.slot_quota, self.block_quota = int(len(self.sets) * WAYS * quota), int(self.blocks * quota)
+        self.way_quota = math.ceil(WAYS * quota)
         self.hits = self.misses = self.inserts = self.evictions = self.declined = 0
 
     def entries(self, owner=None):
@@ -96,7 +98,8 @@ class Cache:
             over = over or self.used(new.owner) + new.blocks > self.block_quota
             if None in self.sets[n] and not over:
                 break
-            at = self.victim(n, new.owner if over else None)
+            own = sum(1 for e in self.sets[n] if e and e.owner == new.owner)
+            at = self.victim(n, new.owner if over or own >= self.way_quota else None)
             if at is None:
                 self.declined += 1
                 return

@@ -205,3 +205,16 @@ def test_a_partition_out_of_range_is_refused(partition: int):
     with pytest.raises(OverflowError):
         get(cache, b"k", partition=partition)
     assert put(cache, b"k", partition=2**32 - 1)
+
+
+def test_a_flood_below_its_quota_takes_no_set_from_those_who_were_there():
+    """The flood may fill holes; in a set that is full it replaces its own, unless others hold most of the set."""
+    cache = Cache(slots=4096, slab=1 << 20, seed=11)
+    mine = [b"mine %d" % n for n in range(60)]  # at most two meet in one set
+    assert all(put(cache, key, owner=1, partition=1) for key in mine)
+    flood = [b"flood %d" % n for n in range(20_000)]
+    kept = sum(put(cache, key, owner=2, partition=2) for key in flood)
+    assert all(get(cache, key) for key in mine)
+    assert kept > 15_000  # and the flood is served from what it may hold
+    assert get(cache, flood[-1], partition=2)
+    assert cache.usage()["evictions"] > 10_000
