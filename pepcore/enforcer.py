@@ -14,11 +14,13 @@ calls `tick` when `next_deadline` has come, and sends what `take_replies` gives.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from . import freshness
+from .answers import Answers
 from .batches import TOO_OLD, Batches
 from .core.cache import Cache
 from .core.page import Page
@@ -26,9 +28,11 @@ from .core.verdict import Verdict, body
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
 from .model import Decision
-from .settlement import Notifier, Settlement, single_use, usable
+from .settlement import Notifier, Settlement, usable
 from .waiting import Waiting
 from .wire import Semantic
+
+ALL = 1 << 30
 
 
 class Enforcer:
@@ -49,8 +53,10 @@ class Enforcer:
         self._flights: dict[tuple[int, bytes], Flight] = {}
         self._queue: OrderedDict[int, OrderedDict[Flight, None]] = OrderedDict()
         self._waiting = Waiting()
+        self._answers = Answers(cache, page, self.settlement)
         self._batches = Batches(cache, page, self.settlement)
         self._replies: list[Reply] = []
+        self._decided: deque[tuple[Flight, Decision | Fault, tuple[Verdict, bytes] | None]] = deque()
         self.asked = self.joined = self.late = self.asked_again = 0
 
     def set_times(self, times: Times) -> None:
@@ -143,48 +149,43 @@ class Enforcer:
         flight.revision, flight.asked_ns, flight.asked_ms = self.page.revision, now, wall_ms
         return flight
 
-    def answer(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> None:
-        """What the PDP said about a flight."""
+    def answer(self, flight: Flight, decision: Decision, now: int, wall_ms: int, most: int = ALL) -> None:
+        """What the PDP said about a flight. Those who wait are released, `most` at once, the others by `release`."""
         self._forget(flight)
         outcome = usable(decision)
-        if not freshness.stands(flight, outcome, self.times, self.page.revision, now):
-            return self._ask_again(flight, now, wall_ms)
-        shared = self._share(flight, outcome, now, wall_ms)
-        for waiter in list(flight.waiters):
-            self._waiting.leave(waiter)
-            if waiter.batch is None:
-                until = waiter.deadline_ns
-                verdict, whole = self._release(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
-                self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
-            elif freshness.in_time(waiter.deadline_ns, now):
-                waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
-                self._arrived(waiter.batch, now, wall_ms)
-            else:
-                self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
-        return None
+        stands = freshness.stands(flight, outcome, self.times, self.page.revision, now)
+        self.late += not stands
+        self._decided.append((flight, outcome, self._answers.share(flight, outcome, now, wall_ms) if stands else None))
+        self.release(now, wall_ms, most)
 
-    def _share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> tuple[Verdict, bytes] | None:
-        """The verdict that serves all who wait, kept for those who come; None: there is none for all."""
-        if not isinstance(outcome, Decision) or single_use(outcome):
-            return None
-        verdict, encoded = self.settlement.shared(flight, outcome, now, wall_ms)
-        self._keep(flight, verdict, encoded, now)
-        return verdict, encoded
+    @property
+    def releasing(self) -> bool:
+        """Whether some wait whose question is decided: `release` goes on."""
+        return bool(self._decided)
 
-    def _release(
-        self, flight: Flight, outcome: Decision | Fault, shared: tuple[Verdict, bytes] | None, until_ns: int,
-        not_after: int, now: int, wall_ms: int,
-    ) -> tuple[Verdict, bytes]:  # fmt: skip
-        """The verdict for one request within its own bounds, and its body."""
-        if not freshness.in_time(until_ns, now):
-            outcome = DeadlinePassed("deadline", "the decision came too late")
-        elif 0 <= not_after <= wall_ms:
-            outcome = Expired("not_after", "the caller's own permission ended while it waited")
-        if isinstance(outcome, Fault):
-            verdict, encoded = self.settlement.refusal(outcome)
-            return verdict, body(verdict, encoded, now)
-        verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
-        return verdict, body(verdict, encoded, now, freshness.left_ms(not_after, wall_ms))
+    def release(self, now: int, wall_ms: int, most: int = ALL) -> None:
+        """Serve those whose question is decided, in that order; ask again for whom the answer is too old by now."""
+        while self._decided and most > 0:
+            flight, outcome, shared = self._decided[0]
+            stands = freshness.stands(flight, outcome, self.times, self.page.revision, now)
+            for waiter in list(islice(flight.waiters, most)):
+                most -= 1
+                self._waiting.leave(waiter)
+                if not stands:
+                    self._ask_again(waiter, flight, now, wall_ms)
+                elif waiter.batch is None:
+                    until = waiter.deadline_ns
+                    verdict, whole = self._answers.within(
+                        flight, outcome, shared, until, waiter.not_after, now, wall_ms
+                    )
+                    self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
+                elif freshness.in_time(waiter.deadline_ns, now):
+                    waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
+                    self._arrived(waiter.batch, now, wall_ms)
+                else:
+                    self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
+            if not flight.waiters:
+                self._decided.popleft()
 
     # ---- the short way: a question that is decided before anything else happens ----
 
@@ -202,21 +203,18 @@ class Enforcer:
         outcome = usable(decision)
         if not freshness.stands(flight, outcome, self.times, self.page.revision, now):
             return None
-        shared = self._share(flight, outcome, now, wall_ms)
+        shared = self._answers.share(flight, outcome, now, wall_ms)
         until = self._until(flight.asked_ns, deadline_ns)
-        return self._release(flight, outcome, shared, until, not_after, now, wall_ms)[1]
+        return self._answers.within(flight, outcome, shared, until, not_after, now, wall_ms)[1]
 
-    def _ask_again(self, flight: Flight, now: int, wall_ms: int) -> None:
-        """The answer is too old to stand: each waiter is asked once more within its deadline, else denied."""
-        self.late += 1
-        for waiter in list(flight.waiters):
-            self._waiting.leave(waiter)
-            if waiter.again:
-                self._fail(waiter, Stale("", TOO_OLD), now, wall_ms)
-            else:
-                self.asked_again += 1
-                waiter.again = True
-                self._wait(flight.partition, flight.key, waiter, now, wall_ms)
+    def _ask_again(self, waiter: Waiter, flight: Flight, now: int, wall_ms: int) -> None:
+        """The answer is too old to stand: whoever waits is asked for once more within its deadline, else denied."""
+        if waiter.again:
+            self._fail(waiter, Stale("", TOO_OLD), now, wall_ms)
+        else:
+            self.asked_again += 1
+            waiter.again = True
+            self._wait(flight.partition, flight.key, waiter, now, wall_ms)
 
     def explained(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
         """What the PDP says about how it would decide, and what would be enforced. Never cached, never enforced."""
@@ -228,7 +226,7 @@ class Enforcer:
             self._waiting.leave(waiter)
             self._replies.append(Reply(waiter.to, waiter.request, waiter.local, explanation=explanation))
 
-    def tick(self, now: int, wall_ms: int, most: int = 1 << 30) -> None:
+    def tick(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""
         for _ in range(most):
             waiter = self._waiting.due(now)
@@ -269,14 +267,6 @@ class Enforcer:
         name = flight.partition.number, flight.key
         if self._flights.get(name) is flight:
             del self._flights[name]
-
-    def _keep(self, flight: Flight, verdict: Verdict, encoded: bytes, now: int) -> None:
-        if verdict.fault == 0 and verdict.expires_ns > now:
-            self.cache.put(
-                flight.partition.owner, flight.partition.number, flight.key, encoded, permit=verdict.permit,
-                id=verdict.number, expires=verdict.expires_ns, revision=flight.revision, now=now,
-                current=self.page.revision,
-            )  # fmt: skip
 
     def _fail(self, waiter: Waiter, fault: Fault, now: int, wall_ms: int) -> None:
         """Deny a request that waits no more."""

@@ -132,7 +132,7 @@ class InsertsUnchecked:
 def test_an_answer_computed_before_a_reload_is_never_served_after_it_by_insert(monkeypatch: pytest.MonkeyPatch):
     always(monkeypatch, "stamps_hold")  # so that the insert's own guard is all that stands
     host = Host()
-    host.enforcer.cache = InsertsUnchecked(host.cache)  # type: ignore[assignment]
+    host.enforcer._answers.cache = InsertsUnchecked(host.cache)  # type: ignore[assignment]
     with pytest.raises(Broken, match="stale"):
         cached_after_a_reload(host)
     cached_after_a_reload(Host())
@@ -399,7 +399,7 @@ def test_no_order_of_slow_answers_faults_reloads_jumps_and_departures_breaks_a_p
         ("may_join", False, "twice"),
     ],
 )
-def test_the_simulator_first_fails_where_a_guard_is_out(
+def test_every_race_test_first_fails_on_its_vulnerable_twin(
     monkeypatch: pytest.MonkeyPatch, guard: str, value: Any, broken: str
 ):
     always(monkeypatch, guard, value)

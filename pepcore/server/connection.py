@@ -88,6 +88,7 @@ class Connection:
                 self._loop.add_reader(self._sock, self._turn.readable)
             else:
                 self._loop.remove_reader(self._sock)
+            self._watch(False)  # the time that we do not read is not the peer's
         if idle and self.stream.more and not (self._later or self._leaving):
             self._later = True
             self.service.turns.later(self)
@@ -188,7 +189,10 @@ class Connection:
             self._sock.shutdown(socket.SHUT_RD)
 
     def finish(self) -> None:
-        """Close once what was asked is done and taken, or after the time that replies may stay unread."""
+        """Close once what is written has been taken, or after the time that replies may stay unread.
+
+        What is still being decided is given up: whoever lost the framing cannot tell what it asked.
+        """
         self._leaving = True
         self.go_on()
 

@@ -23,7 +23,7 @@ from .connection import Connection
 if TYPE_CHECKING:
     from .service import Service
 
-AT_ONCE = 64
+AT_ONCE = 16
 BACKLOG = 4096
 REST_S = 0.1
 """How long nobody is accepted where not even the spare descriptor is there: the peers who wait stay readable."""

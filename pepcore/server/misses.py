@@ -23,6 +23,8 @@ from .turn import Served
 from .workers import Workers
 
 ALONE_NS = 10_000_000
+AT_ONCE = 16
+"""Of those who wait for one decision, in one turn of the loop: each may discharge something of its own."""
 SLOW_NS = 2_000_000
 SLOW_AT_MOST = 8
 """More slow evaluations than others: one may only have been interrupted."""
@@ -116,6 +118,6 @@ class Misses:
 
     def arrived(self, flight: Flight, said: Decision | dict[str, Any]) -> None:
         if isinstance(said, Decision):
-            self.enforcer.answer(flight, said, clock.now(), clock.wall_ms())
+            self.enforcer.answer(flight, said, clock.now(), clock.wall_ms(), AT_ONCE)
         else:
             self.enforcer.explained(flight, said, clock.now())

@@ -9,9 +9,11 @@ Never: serves an answer of an older policy set after a reload was announced; let
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 import socket
+import threading
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
@@ -19,7 +21,7 @@ from ..core.gate import Ask, Gate, Stream
 from ..core.obligation import check
 from ..core.page import Page
 from ..enforcer import Enforcer
-from ..errors import ConfigError, Overloaded, PolicyError
+from ..errors import ConfigError, Overloaded
 from ..flight import Flight, Partition
 from ..model import Decision
 from ..pdp.cedar import Cedar
@@ -28,7 +30,7 @@ from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .changes import keep_fixed, times
 from .connection import Connection
-from .misses import Misses
+from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
@@ -74,6 +76,7 @@ class Service:
         self._ready: dict[Connection, list[bytes]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._releasing = False
         self.reloads = self.failed_reloads = 0
 
     def _set_times(self, config: Config) -> None:
@@ -157,8 +160,18 @@ class Service:
     def progress(self, now: int, wall_ms: int) -> None:
         """Evaluate what can be evaluated, send what can be sent, set the next alarm."""
         self.misses.pump(now, wall_ms)
+        if self.enforcer.releasing and not self._releasing:
+            self._releasing = True
+            asyncio.get_running_loop().call_soon(self._release)
         self._send()
         self._arm()
+
+    def _release(self) -> None:
+        """Go on with those who wait for what is decided, in this turn of the loop too."""
+        self._releasing = False
+        now, wall_ms = clock.now(), clock.wall_ms()
+        self.enforcer.release(now, wall_ms, AT_ONCE)
+        self.progress(now, wall_ms)
 
     def came(self, flight: Flight, said: Decision | dict[str, object]) -> None:
         """A worker has decided. Nothing is applied for those who went meanwhile."""
@@ -252,12 +265,21 @@ class Service:
 
 
 def built(source: Source) -> asyncio.Future[Cedar | None]:
-    """The set, built by a thread of this process; None where it cannot be (a worker says why)."""
+    """The set, built by a thread that nobody waits for at the end; None where it cannot be (a worker says why)."""
+    loop = asyncio.get_running_loop()
+    said: asyncio.Future[Cedar | None] = loop.create_future()
 
-    def attempt() -> Cedar | None:
+    def tell(cedar: Cedar | None) -> None:
+        if not said.done():
+            said.set_result(cedar)
+
+    def attempt() -> None:
         try:
-            return build(source, check)
-        except (ConfigError, PolicyError):
-            return None
+            cedar = build(source, check)
+        except Exception:  # the worker meets it too, and its answer says so
+            cedar = None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, cedar)
 
-    return asyncio.get_running_loop().run_in_executor(None, attempt)
+    threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
+    return said

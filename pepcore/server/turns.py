@@ -38,6 +38,7 @@ class Turns:
         self._shares: dict[int, Share] = {}
         self._asking: OrderedDict[int, deque[Connection]] = OrderedDict()
         self._reading: dict[int, deque[Connection]] = {}
+        self._resuming: set[int] = set()
         self._spent_ns = 0
         self._over = False
 
@@ -88,10 +89,14 @@ class Turns:
     def later(self, connection: Connection) -> None:
         """Read for this connection again when its owner has a share, in the next turn or after."""
         owner = connection.peer.owner
-        queue = self._reading.setdefault(owner, deque())
-        if not queue:
+        self._reading.setdefault(owner, deque()).append(connection)
+        self._resume_soon(owner)
+
+    def _resume_soon(self, owner: int) -> None:
+        """One callback a turn for an owner: each gives it a share."""
+        if owner not in self._resuming:
+            self._resuming.add(owner)
             self._loop.call_soon(self._resume, owner)
-        queue.append(connection)
 
     def _resume(self, owner: int) -> None:
         queue, share = self._reading[owner], self.share(owner)
@@ -100,5 +105,6 @@ class Turns:
             if share.used_up:
                 break
             queue.popleft().resume()
+        self._resuming.discard(owner)
         if queue:
-            self._loop.call_soon(self._resume, owner)
+            self._resume_soon(owner)

@@ -136,7 +136,7 @@ TWINS = {
 
 
 @pytest.mark.parametrize("guard", TWINS)
-def test_the_mutations_find_a_planted_bug(tmp_path: Path, guard: str) -> None:
+def test_every_fuzzer_of_c_first_finds_a_planted_bug(tmp_path: Path, guard: str) -> None:
     """The same header with one guard compiled out: the test above would fail on it."""
     source, (old, new) = (ROOT / "bindings/c/pepcore.h").read_text(), TWINS[guard]
     assert source.count(old) == 1, "this guard is no longer where the test looks for it"

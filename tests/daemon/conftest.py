@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -35,8 +36,13 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield build
     for daemon in made:
         if daemon.process is not None and daemon.process.poll() is None:
+            with open(f"/proc/{daemon.pid}/task/{daemon.pid}/children") as file:
+                workers = [int(pid) for pid in file.read().split()]
             daemon.process.kill()
             daemon.process.wait()
+            for worker in workers:  # one that a test has stopped does not see that its daemon is gone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
 
 
 @pytest.fixture

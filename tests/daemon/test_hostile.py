@@ -208,6 +208,19 @@ def test_a_frame_that_stays_half_sent_is_closed_in_time(shared, sent):
         assert neighbour.ask().permit  # idle, and nothing half sent: not closed
 
 
+@pytest.mark.parametrize("batches", [0, 1, 2, 6])
+def test_a_frame_that_stays_half_sent_behind_others_that_waited_for_their_turn_is_closed_in_time(shared, batches):
+    with shared.client() as c:
+        new = [[ask(resource=f"Document::{batches}.{b}.{n}") for n in range(100)] for b in range(batches)]
+        c.send(b"".join(many(questions, b) for b, questions in enumerate(new)) + check(QUESTION, 3)[:30])
+        start = time.monotonic()
+        for _ in range(batches):
+            c.read()
+        with pytest.raises(EOFError):
+            c.read()
+        assert time.monotonic() - start < 5
+
+
 def test_a_slow_drip_does_not_extend_its_time(shared):
     with shared.client() as c:
         data = check(ask(context={"v": "x" * 2000}), 3)

@@ -254,3 +254,33 @@ def test_a_batch_holds_the_bytes_of_all_its_items_until_it_is_answered_or_its_pe
     answer()
     assert len(h.e.take_replies()) == 1
     assert ask("b") == 0
+
+
+def test_those_who_wait_for_one_decision_are_released_in_slices_and_a_reload_in_between_asks_again():
+    h = Host(0)
+    for n in range(10):
+        h.e.ask(PARTITION, h, n, 1, KEYS[0], h.now, h.wall)
+    flight = h.e.next_flight(h.now, h.wall)
+    h.e.answer(flight, Decision(True), h.now, h.wall, 4)
+    assert ([r.request for r in h.e.take_replies()], h.e.releasing, h.e.waiting) == ([0, 1, 2, 3], True, 6)
+    h.e.release(h.now, h.wall, 4)
+    assert [r.verdict.permit for r in h.e.take_replies()] == [True] * 4
+    h.page.bump()
+    h.e.release(h.now, h.wall, 4)
+    assert (h.e.take_replies(), h.e.releasing, h.e.queued) == ([], False, True)
+    h.permitted.clear()
+    h.run()
+    assert [(r.request, r.verdict.permit) for r in h.e.take_replies()] == [(8, False), (9, False)]
+
+
+def test_one_who_still_waits_to_be_released_is_denied_at_its_deadline_or_goes():
+    h = Host(0)
+    for n in range(3):
+        h.e.ask(PARTITION, h if n < 2 else "goes", n, 1, KEYS[0], h.now, h.wall)
+    h.e.answer(h.e.next_flight(h.now, h.wall), Decision(True), h.now, h.wall, 1)
+    h.e.gone("goes")
+    h.now += 201 * MS
+    h.e.tick(h.now, h.wall)
+    h.e.release(h.now, h.wall)
+    assert [(r.request, r.verdict.permit) for r in h.e.take_replies()] == [(0, True), (1, False)]
+    assert (h.e.releasing, h.e.waiting) == (False, 0)

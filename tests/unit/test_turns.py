@@ -105,3 +105,25 @@ def test_reads_that_wait_for_their_owners_share_go_on_in_order_after_a_turn_of_t
         return seen
 
     assert asyncio.run(run()) == [[], ["a", "b", "x"], ["a", "b", "x", "c"]]
+
+
+def test_a_connection_that_always_has_more_gets_one_share_a_turn():
+    async def run() -> list[int]:
+        turns = Turns(lambda *_: None, lambda *_: None)
+        connection = Connection(1)
+        resumed = 0
+
+        def resume() -> None:
+            nonlocal resumed
+            resumed += 1
+            turns.later(connection)
+
+        connection.resume = resume
+        turns.later(connection)
+        seen = []
+        for _ in range(6):
+            await asyncio.sleep(0)
+            seen.append(resumed)
+        return seen
+
+    assert asyncio.run(run()) == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,55 @@
+"""From what the PDP said to what is kept and what each one gets who waits.
+
+Promises: a decision that several may share is settled once and kept for those who come; each request gets it within its
+own bounds, its deadline and its caller's permission; what must be discharged for each is settled for each.
+Never: decides whether an answer is too old (`freshness` does); keeps a fault, or an answer for which nothing is left.
+"""
+
+from __future__ import annotations
+
+from . import freshness
+from .core.cache import Cache
+from .core.page import Page
+from .core.verdict import Verdict, body
+from .errors import DeadlinePassed, Expired, Fault
+from .flight import Flight
+from .model import Decision
+from .settlement import Settlement, single_use
+
+
+class Answers:
+    """What an enforcer does with a decision that stands."""
+
+    def __init__(self, cache: Cache, page: Page, settlement: Settlement) -> None:
+        self.cache, self.page, self.settlement = cache, page, settlement
+
+    def share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> tuple[Verdict, bytes] | None:
+        """The verdict that serves all who wait, kept for those who come; None: there is none for all."""
+        if not isinstance(outcome, Decision) or single_use(outcome):
+            return None
+        verdict, encoded = self.settlement.shared(flight, outcome, now, wall_ms)
+        self._keep(flight, verdict, encoded, now)
+        return verdict, encoded
+
+    def within(
+        self, flight: Flight, outcome: Decision | Fault, shared: tuple[Verdict, bytes] | None, until_ns: int,
+        not_after: int, now: int, wall_ms: int,
+    ) -> tuple[Verdict, bytes]:  # fmt: skip
+        """The verdict for one request within its own bounds, and its body."""
+        if not freshness.in_time(until_ns, now):
+            outcome = DeadlinePassed("deadline", "the decision came too late")
+        elif 0 <= not_after <= wall_ms:
+            outcome = Expired("not_after", "the caller's own permission ended while it waited")
+        if isinstance(outcome, Fault):
+            verdict, encoded = self.settlement.refusal(outcome)
+            return verdict, body(verdict, encoded, now)
+        verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
+        return verdict, body(verdict, encoded, now, freshness.left_ms(not_after, wall_ms))
+
+    def _keep(self, flight: Flight, verdict: Verdict, encoded: bytes, now: int) -> None:
+        if verdict.fault == 0 and verdict.expires_ns > now:
+            self.cache.put(
+                flight.partition.owner, flight.partition.number, flight.key, encoded, permit=verdict.permit,
+                id=verdict.number, expires=verdict.expires_ns, revision=flight.revision, now=now,
+                current=self.page.revision,
+            )  # fmt: skip
