@@ -36,8 +36,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     yield build
     for daemon in made:
         if daemon.process is not None and daemon.process.poll() is None:
-            with open(f"/proc/{daemon.pid}/task/{daemon.pid}/children") as file:
-                workers = [int(pid) for pid in file.read().split()]
+            tasks = Path(f"/proc/{daemon.pid}/task").glob("*/children")  # a child belongs to the thread that started it
+            workers = [int(pid) for task in tasks for pid in task.read_text().split()]
             daemon.process.kill()
             daemon.process.wait()
             for worker in workers:  # one that a test has stopped does not see that its daemon is gone
