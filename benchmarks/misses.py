@@ -11,7 +11,7 @@ import time
 
 from . import corpus
 from .engine import Bare
-from .hits import Trio, cached
+from .hits import HOT, Trio, cached
 from .plan import Run
 from .processes import can_be_another
 from .results import Table, Target, span
@@ -85,7 +85,7 @@ def beside_a_flood(run: Run, trio: Trio) -> None:
 
     def quiet() -> Figures:
         # the warm-up also puts back what misses of the same owner have pushed out
-        return cached(run, trio.daemon, trio.keys, "--duration", seconds, "--warm", 1500)
+        return cached(run, trio.daemon, trio.keys, "--duration", seconds, "--warm", HOT)
 
     def flooded() -> Figures:
         options: list[object] = ["--duration", seconds + 0.6, "--in-flight", 64, *NEVER_CACHED]
