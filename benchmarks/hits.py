@@ -42,9 +42,12 @@ class Trio:
 
 
 def cached(run: Run, server: Server, keys: Path, *options: object, misses: float = MOST_MISSES) -> Figures:
-    said = run.stage.load(server, *options, keys=keys)
-    said["hit"] = said["cached"] / said["n"]
-    if said["hit"] < 1 - misses:
+    for _ in range(2):  # once more where the wall clock was set meanwhile, which ends every entry
+        said = run.stage.load(server, *options, keys=keys)
+        said["hit"] = said["cached"] / said["n"]
+        if said["hit"] >= 1 - misses:
+            break
+    else:
         raise BenchError(f"only {said['cached']:.0f} of {said['n']:.0f} checks were cached: this is no measure of hits")
     return said
 
