@@ -217,14 +217,18 @@ class Enforcer:
             self._wait(flight.partition, flight.key, waiter, now, wall_ms)
 
     def explained(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
-        """What the PDP says about how it would decide, and what would be enforced. Never cached, never enforced."""
+        """What the PDP says about how it would decide goes to who asked for it. Never cached, never enforced."""
+        self.complete(flight, explanation, now)
+        for waiter in list(flight.waiters):
+            self._waiting.leave(waiter)
+            self._replies.append(Reply(waiter.to, waiter.request, waiter.local, explanation=explanation))
+
+    def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
+        """Add to an explanation what would be enforced, and whether the answer is cached."""
         explanation.update(self.settlement.preview(flight, explanation))
         stored = self.cache.get(flight.partition.number, flight.key, now, self.page.revision)
         explanation["cached"] = stored is not None
         explanation["cached_left_ms"] = (stored[2] - now) // 1_000_000 if stored else 0
-        for waiter in list(flight.waiters):
-            self._waiting.leave(waiter)
-            self._replies.append(Reply(waiter.to, waiter.request, waiter.local, explanation=explanation))
 
     def tick(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""

@@ -253,10 +253,7 @@ class Embedded:
         with self._lock:
             told = self._pdp.explain(read_question(key), wall)
             flight = Flight(self._partition, key, {}, True, True, self._page.revision, now, wall)
-            told.update(self._enforcer.settlement.preview(flight, told))
-            stored = self._enforcer.cache.get(1, key, now, self._page.revision)
-        told["cached"] = stored is not None
-        told["cached_left_ms"] = (stored[2] - now) // 1_000_000 if stored else 0
+            self._enforcer.complete(flight, told, now)
         return told
 
     def reload(

@@ -69,7 +69,7 @@ class Connection:
             progress = True
             self.service.ask(self, stream.take_asks(), now, wall_ms)
         if stream.lost:
-            self.finish()
+            self._leaving = True
         self.go_on()
         self._watch(progress)
 
@@ -166,7 +166,6 @@ class Connection:
             self._unread.cancel()
             self._unread = None
         self.go_on()
-        self._watch(False)
 
     def _does_not_read(self) -> None:
         logs.limited("a peer does not read its replies", uid=self.peer.uid)

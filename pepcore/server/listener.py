@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .service import Service
 
 AT_ONCE = 16
-BACKLOG = 4096
+LAST = 4096
+"""Of those who connected before a drain; a socket that systemd passes queues no more unless told."""
 REST_S = 0.1
 """How long nobody is accepted where not even the spare descriptor is there: the peers who wait stay readable."""
 
@@ -94,7 +95,7 @@ class Listener:
 
     def close(self) -> None:
         """Accept nobody any more, but those who connected already."""
-        self._accept(BACKLOG)
+        self._accept(LAST)
         if self._resting is not None:
             self._resting.cancel()
         self._loop.remove_reader(self._sock)

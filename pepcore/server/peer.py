@@ -56,7 +56,7 @@ class Peer(Struct, frozen=True):
 
     uid: int
     gid: int
-    pid: int  # for messages
+    pid: int
     owner: int
     rule: Rule
     administers: bool
