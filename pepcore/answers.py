@@ -44,12 +44,13 @@ class Answers:
             verdict, encoded = self.settlement.refusal(outcome)
             return verdict, body(verdict, encoded, now)
         verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
-        return verdict, body(verdict, encoded, now, freshness.left_ms(not_after, wall_ms))
+        left = freshness.left_ms(not_after, wall_ms)
+        return verdict, body(verdict, encoded, now, left, self.settlement.times.keep_ms)
 
     def _keep(self, flight: Flight, verdict: Verdict, encoded: bytes, now: int) -> None:
         if verdict.fault == 0 and verdict.expires_ns > now:
             self.cache.put(
                 flight.partition.owner, flight.partition.number, flight.key, encoded, permit=verdict.permit,
-                id=verdict.number, expires=verdict.expires_ns, revision=flight.revision, now=now,
-                current=self.page.revision,
+                id=verdict.number, expires=verdict.expires_ns, revision=flight.revision, now=now, page=self.page,
+                stamps=flight.stamps, kept=flight.partition.keeps,
             )  # fmt: skip

@@ -9,11 +9,11 @@ Never: waits or asks (`enforcer.py` does); builds a permit. A batch is not a sna
 from __future__ import annotations
 
 from . import freshness
-from .core.cache import Cache
+from .core.cache import Cache, Stored
 from .core.page import Page
 from .core.verdict import body, stored_body
 from .errors import Expired, Fault, Stale
-from .flight import Batch, Cached, Said, Times
+from .flight import Batch, Said, Times
 from .settlement import Settlement, single_use
 from .wire import Semantic
 
@@ -31,23 +31,22 @@ class Batches:
         found: list[tuple[int, bytes]] = []
         for i, item in enumerate(batch.items):
             outcome = batch.outcomes[i]
-            if outcome is None or not freshness.holds(outcome, times, self.page.revision, now):
+            if outcome is None or not freshness.holds(outcome, times, self.page, now):
                 outcome = batch.outcomes[i] = self._known(batch, item, now)
             if outcome is None and isinstance(item, bytes):
                 found.append((i, item))
-            elif isinstance(outcome, Cached):
-                if ends(batch.semantic, outcome.stored[0]):
+            elif isinstance(outcome, Stored):
+                if ends(batch.semantic, outcome.permit):
                     break
             elif isinstance(outcome, bytes) and ends(batch.semantic, False):
                 break
         return found
 
-    def _known(self, batch: Batch, item: bytes | Fault, now: int) -> bytes | Cached | None:
+    def _known(self, batch: Batch, item: bytes | Fault, now: int) -> bytes | Stored | None:
         """What is known of an item without the PDP: its fault, or what the cache holds."""
         if isinstance(item, Fault):
             return self._deny(item, now)
-        stored = self.cache.get(batch.partition.number, item, now, self.page.revision)
-        return Cached(stored, self.page.revision) if stored else None
+        return self.cache.get(batch.partition.number, item, now, self.page)
 
     def bodies(self, batch: Batch, now: int, wall_ms: int) -> list[bytes]:
         """The answer: verdict bodies in order, up to the one that ends the batch."""
@@ -63,18 +62,18 @@ class Batches:
                 break
         return bodies
 
-    def _body(self, outcome: bytes | Cached | Said | None, now: int, wall_ms: int, left: int) -> bytes:
+    def _body(self, outcome: bytes | Stored | Said | None, now: int, wall_ms: int, left: int) -> bytes:
         if outcome is None:
             return self._deny(Stale("", TOO_OLD), now)
         if isinstance(outcome, bytes):
             return outcome
-        if isinstance(outcome, Cached):
-            boot = self.page.boot
-            return stored_body(outcome.stored, now=now, boot=boot, revision=outcome.revision, limit_ms=left)
+        keep_ms = self.settlement.times.keep_ms
+        if isinstance(outcome, Stored):
+            return stored_body(outcome, now=now, boot=self.page.boot, limit_ms=left, keep_ms=keep_ms)
         if isinstance(outcome.outcome, Fault):
             return self._deny(outcome.outcome, now)
         settled = self.settlement.once if single_use(outcome.outcome) else self.settlement.shared
-        return body(*settled(outcome.flight, outcome.outcome, now, wall_ms), now, left)
+        return body(*settled(outcome.flight, outcome.outcome, now, wall_ms), now, left, keep_ms)
 
     def _deny(self, fault: Fault, now: int) -> bytes:
         return body(*self.settlement.refusal(fault), now)

@@ -3,8 +3,8 @@
     ask ──► cache ──hit──────────────────────────────► reply
               └─miss─► flight ─► (host asks the PDP) ─► answer ─► settle ─► cache ─► replies
 
-Promises: at most one flight per question and partition at one revision; a stamp is read before the PDP is asked and
-compared when its answer arrives, and again when a batch is released; a deadline that passes denies; every fault
+Promises: at most one flight per question and partition at one revision; the revision is read before the PDP is asked,
+and what the answer hangs on is compared with it when it arrives, and again when a batch is released; a deadline that passes denies; every fault
 denies and is never cached; a follower waits until its own deadline, whatever happens to its leader's.
 Never: reads a clock, a socket or a file; builds a permit (`core.verdict.settle` does); evaluates a policy.
 
@@ -112,7 +112,7 @@ class Enforcer:
             fault = Overloaded("", f"{waiting} questions of this peer wait for the PDP already: ask later")
             return self._fail(waiter, fault, now, wall_ms)
         flight = None if explain else self._flights.get((partition.number, key))
-        if flight is not None and freshness.may_join(flight, self.page.revision):
+        if flight is not None and freshness.may_join(flight, self.page):
             self.joined += 1
         else:
             flight = Flight(partition, key, {}, explain)
@@ -153,7 +153,8 @@ class Enforcer:
         """What the PDP said about a flight. Those who wait are released, `most` at once, the others by `release`."""
         self._forget(flight)
         outcome = usable(decision)
-        stands = freshness.stands(flight, outcome, self.times, self.page.revision, now)
+        flight.stamps = freshness.stamps_of(flight, outcome, self.page)
+        stands = freshness.stands(flight, outcome, self.times, self.page, now)
         self.late += not stands
         self._decided.append((flight, outcome, self._answers.share(flight, outcome, now, wall_ms) if stands else None))
         self.release(now, wall_ms, most)
@@ -167,7 +168,7 @@ class Enforcer:
         """Serve those whose question is decided, in that order; ask again for whom the answer is too old by now."""
         while self._decided and most > 0:
             flight, outcome, shared = self._decided[0]
-            stands = freshness.stands(flight, outcome, self.times, self.page.revision, now)
+            stands = freshness.stands(flight, outcome, self.times, self.page, now)
             for waiter in list(islice(flight.waiters, most)):
                 most -= 1
                 self._waiting.leave(waiter)
@@ -201,7 +202,8 @@ class Enforcer:
     ) -> bytes | None:
         """The body for the one who asked. None: the answer came too old, so ask the long way."""
         outcome = usable(decision)
-        if not freshness.stands(flight, outcome, self.times, self.page.revision, now):
+        flight.stamps = freshness.stamps_of(flight, outcome, self.page)
+        if not freshness.stands(flight, outcome, self.times, self.page, now):
             return None
         shared = self._answers.share(flight, outcome, now, wall_ms)
         until = self._until(flight.asked_ns, deadline_ns)
@@ -226,9 +228,9 @@ class Enforcer:
     def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
         """Add to an explanation what would be enforced, and whether the answer is cached."""
         explanation.update(self.settlement.preview(flight, explanation))
-        stored = self.cache.get(flight.partition.number, flight.key, now, self.page.revision)
+        stored = self.cache.get(flight.partition.number, flight.key, now, self.page)
         explanation["cached"] = stored is not None
-        explanation["cached_left_ms"] = (stored[2] - now) // 1_000_000 if stored else 0
+        explanation["cached_left_ms"] = (stored.expires - now) // 1_000_000 if stored else 0
 
     def tick(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""

@@ -1,7 +1,7 @@
 """What travels through the enforcer: partitions, flights, waiters, batches, replies.
 
 Values without behaviour of their own; `enforcer.py` moves them. A flight is one question on its way to the PDP,
-its waiters are the requests that the answer will serve. Stamps (revision, clocks) are written when the question is
+its waiters are the requests that the answer will serve. The revision and the clocks are written when the question is
 handed to the PDP, never later.
 
 INVARIANT: `waiter.flight is f` if and only if `waiter in f.waiters`; a waiter waits for one flight at most.
@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from .core.cache import Stored
 from .core.verdict import Verdict
 from .errors import Fault
 from .model import Decision
@@ -24,6 +25,8 @@ class Times(Struct, frozen=True):
 
     permit_ms: int = 60_000
     deny_ms: int = 1_000
+    keep_ms: int = 60_000
+    """For how long a client may keep an answer at most, where its partition may keep any."""
     deadline_ns: int = 200_000_000
     longest_deadline_ns: int = 30_000_000_000
     waiting: int = 65_536
@@ -39,6 +42,8 @@ class Partition(Struct, frozen=True):
     owner: int
     point: str = ""
     handles: frozenset[str] = frozenset()
+    keeps: bool = True
+    """Whether its clients may keep answers."""
 
 
 class Waiter(Struct, eq=False):
@@ -70,6 +75,8 @@ class Flight(Struct, eq=False):
     revision: int = 0
     asked_ns: int = 0
     asked_ms: int = 0
+    stamps: bytes = b""
+    """Slots of the page that its answer hangs on, once there is one."""
 
     @property
     def wanted(self) -> bool:
@@ -80,13 +87,6 @@ class Flight(Struct, eq=False):
     def deadline_ns(self) -> int:
         """The latest deadline of those who still wait; 0: nobody does."""
         return max((w.deadline_ns for w in self.waiters), default=0)
-
-
-class Cached(Struct, frozen=True):
-    """A batch item that the cache answered: what `Cache.get` found, and at which revision."""
-
-    stored: tuple[bool, int, int, bytes]
-    revision: int
 
 
 class Said(Struct, frozen=True):
@@ -110,7 +110,7 @@ class Batch(Struct, eq=False):
     items: list[bytes | Fault]
     until_ns: int
     not_after: int
-    outcomes: list[bytes | Cached | Said | None]
+    outcomes: list[bytes | Stored | Said | None]
     missing: int = 0
     rounds: int = 0
     held: int = 0

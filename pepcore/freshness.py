@@ -1,26 +1,45 @@
 """The guards between an answer and those it would serve: nothing that is too old is joined, kept or released.
 
 Promises: each is asked at the moment when it matters (a follower joins, an answer arrives, a batch is released), with
-the page's revision and the clock of that moment. Leaving any one out lets a stale permit through:
+the page and the clock of that moment. A revoke of another tag than those an answer hangs on leaves it alone, so that
+an incident does not stop all caching. Leaving any one out lets a stale permit through:
 `tests/test_enforcer_simulation.py` does leave out each, and sees it.
 Never: decides; reads a clock.
 """
 
 from __future__ import annotations
 
+from .core.cache import Stored
+from .core.page import Page
+from .core.tags import stamps
 from .errors import Fault
-from .flight import Cached, Flight, Said, Times
+from .flight import Flight, Said, Times
 from .model import Decision
 
 
-def may_join(flight: Flight, revision: int) -> bool:
-    """A follower may join a flight that is not with the PDP yet, or one that was asked at this revision."""
-    return not flight.taken or flight.revision == revision
+def may_join(flight: Flight, page: Page) -> bool:
+    """A follower may join a flight that is not with the PDP yet, or of which no entity was revoked since it is."""
+    return not flight.taken or flight.revision == page.revision or stamps_hold(stamps(page, flight.key), flight, page)
 
 
-def stamps_hold(stamp: int, revision: int) -> bool:
-    """Whether nothing was revoked or reloaded since a stamp was read."""
-    return stamp == revision
+def stamps_of(flight: Flight, outcome: Decision | Fault, page: Page) -> bytes:
+    """The slots that an answer hangs on: its own entities, the PDP's tags, the policies that decided, the wall clock."""
+    if isinstance(outcome, Fault):
+        return stamps(page, flight.key)
+    tags = outcome.tags
+    if outcome.policies:
+        tags += tuple([policy_tag(p) for p in outcome.policies])
+    return stamps(page, flight.key, tags, outcome.timed or any(o.type == "window" for o in outcome.obligations))
+
+
+def policy_tag(policy: str) -> str:
+    """The tag of every answer that a policy decided."""
+    return f"policy:{policy}"
+
+
+def stamps_hold(slots: bytes, asked: Flight | Stored, page: Page) -> bool:
+    """Whether nothing that an answer hangs on was revoked since it was asked for, or last found to stand."""
+    return asked.revision == page.revision or page.untouched(slots, asked.revision)
 
 
 def outlived(flight: Flight, decision: Decision, times: Times, now: int) -> bool:
@@ -34,18 +53,18 @@ def in_time(deadline_ns: int, now: int) -> bool:
     return now < deadline_ns
 
 
-def stands(flight: Flight, outcome: Decision | Fault, times: Times, revision: int, now: int) -> bool:
+def stands(flight: Flight, outcome: Decision | Fault, times: Times, page: Page, now: int) -> bool:
     """Whether what the PDP said about a flight may still be enforced."""
-    return stamps_hold(flight.revision, revision) and not (
+    return stamps_hold(flight.stamps, flight, page) and not (
         isinstance(outcome, Decision) and outlived(flight, outcome, times, now)
     )
 
 
-def holds(outcome: bytes | Cached | Said, times: Times, revision: int, now: int) -> bool:
+def holds(outcome: bytes | Stored | Said, times: Times, page: Page, now: int) -> bool:
     """Whether what is known of a batch item may still be released. Bytes are denies, which do not age."""
-    if isinstance(outcome, Cached):
-        return stamps_hold(outcome.revision, revision) and outcome.stored[2] > now
-    return isinstance(outcome, bytes) or stands(outcome.flight, outcome.outcome, times, revision, now)
+    if isinstance(outcome, Stored):
+        return stamps_hold(outcome.stamps, outcome, page) and outcome.expires > now
+    return isinstance(outcome, bytes) or stands(outcome.flight, outcome.outcome, times, page, now)
 
 
 def left_ms(not_after: int, wall_ms: int) -> int:

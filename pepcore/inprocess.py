@@ -51,6 +51,7 @@ from .pdp.cedar import Cedar, load
 from .settlement import read_question
 
 SLOTS = 8192
+LONGEST_MS = 0xFFFFFFFF
 DEADLINE_NS = 200_000_000
 
 
@@ -136,13 +137,13 @@ class Embedded:
         try:
             now, wall = _clocks()
             self._local.clocks_read(now, wall)
-            stored = self._enforcer.cache.get(1, key, now, self._page.revision)
+            stored = self._enforcer.cache.get(1, key, now, self._page)
             if stored is None:
                 return self._evaluate(key, not_after, now, wall)
             if not_after >= 0:
                 left = now + (not_after - wall) * 1_000_000
-                stored = (stored[0], stored[1], min(stored[2], left), stored[3])
-            body = stored_body(stored, now=now, boot=self._page.boot, revision=self._page.revision)
+                stored = stored._replace(expires=min(stored.expires, left))
+            body = stored_body(stored, now=now, boot=self._page.boot, keep_ms=LONGEST_MS)
             return read(body, self._partition.handles, now)
         finally:
             lock.release()

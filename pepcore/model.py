@@ -49,6 +49,7 @@ class Decision(Struct, frozen=True):
 
     `max_age_ms` is the lifetime that the PDP sets, from the moment it was asked; None leaves it to the
     configured cap, 0 forbids caching. `tags` name what a revoke may later hit.
+    `timed`: it was measured on the wall clock, and ends when that is set.
     """
 
     permit: bool
@@ -58,3 +59,4 @@ class Decision(Struct, frozen=True):
     obligations: tuple[Obligation, ...] = ()
     max_age_ms: int | None = None
     tags: tuple[str, ...] = ()
+    timed: bool = False

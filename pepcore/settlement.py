@@ -106,6 +106,7 @@ class Settlement:
         verdict = settle(
             permit, reason, decision.policies, decision.obligations, flight.partition.handles,
             number=next(self._numbers), boot=self.page.boot, revision=flight.revision, expires_ns=expires,
+            stamps=flight.stamps, kept_ns=expires if flight.partition.keeps else 0,
         )  # fmt: skip
         if verdict.fault:
             self.faults[verdict.fault] = self.faults.get(verdict.fault, 0) + 1

@@ -13,11 +13,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from pepcore import freshness
+from pepcore.errors import BadFrame
 from tests.model import pep
 from tests.model.both import KEYS, PARTITIONS, Both, Differs
 
 HISTORIES = int(os.environ.get("PEPCORE_HISTORIES", "100000"))
 SEED = int(os.environ.get("PEPCORE_SEED", "0")) or random.SystemRandom().getrandbits(48)
+
+TAGS = ["U::1", "U::2", "U::5", "D::0", "D::1", "G::1", "t0", "t1", "t2", "policy:p", "nobody"]
 
 peers = st.integers(0, len(PARTITIONS) - 1)
 keys = st.integers(0, len(KEYS) - 1)
@@ -56,9 +60,10 @@ class Histories(RuleBasedStateMachine):
         age=st.sampled_from([None, 0, 15, 1000]),
         size=st.sampled_from([0, 1, 60, 200]),
         fault=st.integers(0, 4).map(lambda n: n == 0),
+        tags=st.sampled_from([0, 1, 3, 40]),
     )
-    def answer(self, nth: int, permit: bool, age: int | None, size: int, fault: bool) -> None:
-        self.both.answer(nth, permit, age, size, fault)
+    def answer(self, nth: int, permit: bool, age: int | None, size: int, fault: bool, tags: int) -> None:
+        self.both.answer(nth, permit, age, size, fault, tags)
 
     @rule(ms=st.sampled_from([1, 10, 60, 300]), jump=st.sampled_from([0, 0, -1000, 1000]))
     def pass_time(self, ms: int, jump: int) -> None:
@@ -71,6 +76,10 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def reload(self) -> None:
         self.both.reload()
+
+    @rule(tag=st.sampled_from(TAGS))
+    def revoke(self, tag: str) -> None:
+        self.both.revoke(tag)
 
     @rule(peer=peers)
     def gone(self, peer: int) -> None:
@@ -99,20 +108,23 @@ def history(seed: int) -> None:
         if n < 0.35:
             both.check(r.randrange(len(PARTITIONS)), r.choice(near))
             both.take()
-            both.answer(-1, n < 0.25, size=r.choice(sizes))
+            both.answer(-1, n < 0.25, size=r.choice(sizes), tags=r.choice((0, 0, 1, 2, 3, 40)))
         elif n < 0.55:
             token = r.randint(-5, 500) if n < 0.42 else None
             both.check(r.randrange(4), r.choice(near), r.choice((0, 20, 200, 200)), token, r.choice((-1, -1, 0, 1)))
         elif n < 0.67:
             both.take()
         elif n < 0.82:
-            both.answer(r.randrange(4), n < 0.78, r.choice(ages), r.choice(sizes), r.random() < 0.1)
-        elif n < 0.90:
+            said = n < 0.77, r.choice(ages), r.choice(sizes), r.random() < 0.1, r.choice((0, 0, 1, 2, 3, 40))
+            both.answer(r.randrange(4), *said)
+        elif n < 0.89:
             both.pass_time(r.choice((1, 10, 60, 300)), r.choice((0, 0, 0, -1000, 1000)))
-        elif n < 0.94:
+        elif n < 0.92:
             both.tick()
-        elif n < 0.98:
-            both.reload()
+        elif n < 0.97:
+            both.revoke(*r.sample(TAGS, r.choice((1, 1, 3))))
+        elif n < 0.985:
+            r.choice((both.reload, both.clock_was_set))()
         else:
             both.gone(r.randrange(4))
         both.compare()
@@ -151,15 +163,31 @@ def hand_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stale_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pep.Entry, "dead", lambda self, now, revision: self.expires <= now)
+    monkeypatch.setattr(pep.Page, "untouched", lambda self, stamps, since: True)
+
+
+def a_revoke_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pep.Page, "untouched", lambda self, stamps, since: self.revision == since)
+
+
+def a_tag_of_the_answer_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamps_of = freshness.stamps_of
+    monkeypatch.setattr(
+        "pepcore.freshness.stamps_of", lambda flight, outcome, page: stamps_of(flight, BadFrame("", ""), page)
+    )
+
+
+def what_a_flight_crossed_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pepcore.freshness.stamps_hold", lambda slots, asked, page: True)
 
 
 def lives_a_tick_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pep.Entry, "dead", lambda e, now, revision: e.expires < now or e.revision != revision)
+    dead = pep.Entry.dead
+    monkeypatch.setattr(pep.Entry, "dead", lambda e, now, page: dead(e, now - 1, page))
 
 
 def follower_joins_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pepcore.freshness.may_join", lambda flight, revision: True)
+    monkeypatch.setattr("pepcore.freshness.may_join", lambda flight, page: True)
 
 
 def partition_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +201,14 @@ def partition_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "plant",
-    [hand_moves_on, stale_is_served, lives_a_tick_longer, follower_joins_anything, partition_is_no_part_of_the_key],
+    [
+        hand_moves_on, stale_is_served, lives_a_tick_longer, follower_joins_anything, partition_is_no_part_of_the_key,
+        a_revoke_ends_everything, a_tag_of_the_answer_is_forgotten, what_a_flight_crossed_is_not_looked_at,
+    ],  # fmt: skip
 )
 def test_the_generator_first_finds_a_planted_difference(
     monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]
 ):
     plant(monkeypatch)
     with pytest.raises(Differs):
-        run(3000, 1)
+        run(20_000, 1)

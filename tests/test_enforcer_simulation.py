@@ -122,8 +122,8 @@ class InsertsUnchecked:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
 
-    def put(self, *args: Any, current: int, revision: int, **rest: Any) -> bool:
-        return self.cache.put(*args, current=current, revision=current, **rest)
+    def put(self, *args: Any, page: Page, revision: int, **rest: Any) -> bool:
+        return self.cache.put(*args, page=page, revision=page.revision, **rest)
 
     def get(self, *args: Any) -> Any:
         return self.cache.get(*args)
@@ -295,7 +295,7 @@ def test_a_deadline_that_passes_denies_and_a_late_answer_is_cached_only_if_its_s
         if reload:
             host.reload()
         host.answer(0, Decision(True, reason="1"))
-        kept = host.cache.get(1, OTHER, host.now, host.page.revision)
+        kept = host.cache.get(1, OTHER, host.now, host.page)
         assert (kept is None) == reload
         host.now += 1000 * MS
     assert host.denied == 2

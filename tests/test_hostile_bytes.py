@@ -52,7 +52,7 @@ class Daemon:
         self.cache, self.page = Cache(slots=64, slab=65536, seed=5), Page(3)
         verdict = settle(True, "yes", (), (), (), number=9)
         self.cache.put(
-            1, 1, KEY, payload(verdict), permit=True, id=9, expires=10**12, revision=0, now=NOW, current=0
+            1, 1, KEY, payload(verdict), permit=True, id=9, expires=10**12, revision=0, now=NOW, page=self.page
         )  # fmt: skip
         self.gate = kind(self.cache, self.page, self.hello, frame_limit=LIMIT)
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from .cursor cimport Buffer
+from .page cimport Page
 from .slab cimport Slab
 
 cdef enum:
@@ -10,16 +10,18 @@ cdef enum:
 
 cdef struct Slot:
     int64_t expires             # CLOCK_BOOTTIME ns
-    uint64_t revision           # stamp: read before the PDP was asked
+    uint64_t revision           # at which it is known to stand: first that of before the PDP was asked
     uint64_t id                 # of the decision
     uint32_t tag                # low half of the hash
     uint32_t head               # first block, NONE: the slot is empty
     uint32_t partition
     uint16_t key                # bytes of the key
-    uint16_t payload            # bytes of the encoded answer, after the key in the chain
+    uint16_t payload            # bytes of the encoded answer, after the key in the chain; its stamps come last
     uint16_t owner
     uint8_t permit
     uint8_t visited
+    uint8_t stamps              # slots of the page that it hangs on; 0: on the revision itself
+    uint8_t kept                # whether a client may keep it, too
 
 cdef struct Owner:
     uint32_t slots
@@ -36,8 +38,9 @@ cdef struct Table:
     uint64_t hits, misses, inserts, evictions, declined
 
 cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize_t size) noexcept nogil
+cdef bint stands(Table* t, Slot* s, const uint64_t* words) noexcept nogil
 cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsigned char* payload,
-                 int64_t now) noexcept nogil
+                 int64_t now, const uint64_t* words) noexcept nogil
 
 cdef class Cache:
     cdef Table table

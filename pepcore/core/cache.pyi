@@ -1,3 +1,16 @@
+from typing import NamedTuple
+
+from .page import Page
+
+class Stored(NamedTuple):
+    permit: bool
+    id: int
+    expires: int
+    revision: int
+    payload: bytes
+    stamps: bytes
+    kept: bool
+
 class Cache:
     def __new__(cls, *, slots: int, slab: int, seed: int, quota: float = 0.6) -> Cache: ...
     def put(
@@ -12,8 +25,10 @@ class Cache:
         expires: int,
         revision: int,
         now: int,
-        current: int,
+        page: Page,
+        stamps: bytes = b"",
+        kept: bool = False,
     ) -> bool: ...
-    def get(self, partition: int, key: bytes, now: int, current: int) -> tuple[bool, int, int, bytes] | None: ...
+    def get(self, partition: int, key: bytes, now: int, page: Page) -> Stored | None: ...
     def usage(self) -> dict[str, int]: ...
     def owned(self, owner: int) -> tuple[int, int]: ...

@@ -5,21 +5,26 @@ keys are; memory is what the constructor was told; an owner at its quota, of all
 only its own entries, so that a flood leaves what others keep hot.
 Eviction is SIEVE within the set: slots are kept newest first, the hand walks from old to new, skips and clears
 visited entries, and stays where it evicted (SIEVE, NSDI'24; hit ratios in benchmarks/README.md).
+An entry stands at the revision that it remembers; at a newer one its own slots are read again, and if none of them was
+revoked it remembers the newer one.
 Never: decides by the hash; looks at a clock (the caller passes `now`); keeps an entry longer than asked for.
 
 INVARIANT: an owner's counters equal the slots and blocks that carry its number.
 """
 
 cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memmove, memset
 
-from .cursor cimport Buffer
+from typing import NamedTuple
+
 from .hashing cimport xxh3
+from .page cimport REVISION, STAMPS, Page, load, untouched
 from .slab cimport (
-    BLOCK, NONE, blocks_for, chain_copy, chain_free, chain_starts_with, chain_store, slab_close, slab_open,
+    BLOCK, NONE, blocks_for, chain_free, chain_read, chain_starts_with, chain_store, slab_close, slab_open,
     spare_blocks,
 )
 
@@ -43,8 +48,26 @@ cdef inline bint is_key(const Table* t, const Slot* s, uint64_t hash, uint32_t p
     )
 
 
-cdef inline bint dead(const Slot* s, int64_t now, uint64_t revision) noexcept nogil:
-    return s.head != NONE and (s.expires <= now or s.revision != revision)
+cdef bint crossed(Table* t, Slot* s, const uint64_t* words, uint64_t revision) noexcept nogil:
+    """Something was revoked since this entry was looked at. True: not one of its own slots, so it stands."""
+    cdef unsigned char stamps[2 * STAMPS]
+    if s.stamps == 0:
+        return False
+    chain_read(&t.slab, s.head, <uint32_t> s.key + s.payload, 2 * <uint32_t> s.stamps, stamps)
+    if not untouched(words, stamps, s.stamps, s.revision):
+        return False
+    s.revision = revision
+    return True
+
+
+cdef bint stands(Table* t, Slot* s, const uint64_t* words) noexcept nogil:
+    """Whether nothing that this entry hangs on was revoked."""
+    cdef uint64_t revision = load(words + REVISION)
+    return s.revision == revision or crossed(t, s, words, revision)
+
+
+cdef inline bint dead(Table* t, Slot* s, int64_t now, const uint64_t* words) noexcept nogil:
+    return s.head != NONE and (s.expires <= now or not stands(t, s, words))
 
 
 cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize_t size) noexcept nogil:
@@ -78,7 +101,7 @@ cdef int victim(Slot* set, uint8_t* hand, uint16_t owner, bint own) noexcept nog
     return -1
 
 
-cdef bint sweep(Table* t, uint32_t need, const Slot* spare, int64_t now, uint64_t revision) noexcept nogil:
+cdef bint sweep(Table* t, uint32_t need, const Slot* spare, int64_t now, const uint64_t* words) noexcept nogil:
     """The slab is full: free what is dead, then one SIEVE victim, in each of the next sets, at most SWEEP."""
     cdef Slot* set
     cdef int way, turn
@@ -88,7 +111,7 @@ cdef bint sweep(Table* t, uint32_t need, const Slot* spare, int64_t now, uint64_
         if set == spare:
             continue
         for way in range(WAYS):
-            if dead(&set[way], now, revision):
+            if dead(t, &set[way], now, words):
                 drop(t, &set[way])
         if spare_blocks(&t.slab) < need:
             way = victim(set, &t.hands[t.swept], 0, False)
@@ -101,8 +124,8 @@ cdef bint sweep(Table* t, uint32_t need, const Slot* spare, int64_t now, uint64_
 
 
 cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsigned char* payload,
-                 int64_t now) noexcept nogil:
-    """Keep an answer whose stamp is the current revision.
+                 int64_t now, const uint64_t* words) noexcept nogil:
+    """Keep an answer that stands; `payload` ends with its stamps.
 
     False: it does not fit, or its owner is at the quota and has nothing of its own in the set to give.
     """
@@ -110,11 +133,12 @@ cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsi
     cdef Slot* set = set_of(t, hash)
     cdef uint8_t* hand = &t.hands[(set - t.slots) // WAYS]
     cdef Owner* owner = &t.owners[new.owner]
-    cdef uint32_t need = blocks_for(<uint32_t> new.key + new.payload)
+    cdef uint32_t size = <uint32_t> new.payload + 2 * new.stamps
+    cdef uint32_t need = blocks_for(<uint32_t> new.key + size)
     cdef int way, hole, own
     cdef bint over
     for way in range(WAYS):     # the same key, and what is dead already, make room first
-        if dead(&set[way], now, new.revision) or is_key(t, &set[way], hash, new.partition, key, new.key):
+        if dead(t, &set[way], now, words) or is_key(t, &set[way], hash, new.partition, key, new.key):
             drop(t, &set[way])
     while True:
         over = owner.slots + 1 > t.slot_quota or owner.blocks + need > t.block_quota
@@ -130,18 +154,30 @@ cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsi
             return False
         drop(t, &set[way])
         t.evictions += 1
-    if spare_blocks(&t.slab) < need and not sweep(t, need, set, now, new.revision):
+    if spare_blocks(&t.slab) < need and not sweep(t, need, set, now, words):
         t.declined += 1
         return False
     memmove(set + 1, set, hole * sizeof(Slot))
     set[0] = new[0]
     set[0].tag = <uint32_t> hash
     set[0].visited = False
-    set[0].head = chain_store(&t.slab, key, new.key, payload, new.payload)
+    set[0].head = chain_store(&t.slab, key, new.key, payload, size)
     owner.slots += 1
     owner.blocks += need
     t.inserts += 1
     return True
+
+
+class Stored(NamedTuple):
+    """What is kept of a decision."""
+
+    permit: bool
+    id: int
+    expires: int
+    revision: int
+    payload: bytes
+    stamps: bytes
+    kept: bool
 
 
 @cython.final
@@ -176,13 +212,19 @@ cdef class Cache:
         slab_close(&self.table.slab)
 
     def put(self, int owner, unsigned int partition, bytes key not None, bytes payload not None, *, bint permit,
-            unsigned long long id, long long expires, unsigned long long revision, long long now,
-            unsigned long long current):
-        """Keep an encoded answer until `expires`. `current` is the page's revision: an older stamp is refused."""
+            unsigned long long id, long long expires, unsigned long long revision, long long now, Page page not None,
+            bytes stamps not None=b"", bint kept=False):
+        """Keep an encoded answer until `expires`, unless what it hangs on was revoked since `revision`.
+
+        `stamps` are slots of the page, u16 each, little-endian; none: it hangs on the revision itself. `kept`: a client
+        may keep it, too.
+        """
         cdef Slot new
         if not 0 <= owner < OWNERS:
             raise ValueError(f"owner `{owner}` is out of range: pass 0 to {OWNERS - 1}")
-        if revision != current or expires <= now:
+        if len(stamps) > 2 * STAMPS or len(stamps) % 2:
+            raise ValueError(f"stamps are {STAMPS} slots of 2 bytes at most: {len(stamps)} bytes are given")
+        if expires <= now or not page.untouched(stamps, revision):
             return False
         if len(key) > 0xFFFF or len(payload) > 0xFFFF or len(key) == 0:
             self.table.declined += 1
@@ -190,25 +232,24 @@ cdef class Cache:
         memset(&new, 0, sizeof(Slot))
         new.expires, new.revision, new.id, new.partition = expires, revision, id, partition
         new.key, new.payload, new.owner, new.permit = len(key), len(payload), owner, permit
+        new.stamps, new.kept = len(stamps) // 2, kept
+        payload += stamps
         return insert(&self.table, &new, <const unsigned char*> <const char*> key,
-                      <const unsigned char*> <const char*> payload, now)
+                      <const unsigned char*> <const char*> payload, now, page.words)
 
-    def get(self, unsigned int partition, bytes key not None, long long now, unsigned long long current):
-        """Return (permit, id, expires, payload) of a live entry, or None. Counts a hit or a miss."""
+    def get(self, unsigned int partition, bytes key not None, long long now, Page page not None):
+        """Return a live entry as Stored, or None. Counts a hit or a miss."""
         cdef Slot* s = find(&self.table, partition, <const unsigned char*> <const char*> key, len(key))
-        cdef Buffer out
-        if s == NULL or dead(s, now, current):
+        cdef bytes rest
+        if s == NULL or dead(&self.table, s, now, page.words):
             self.table.misses += 1
             return None
         self.table.hits += 1
         s.visited = True
-        out.data, out.size, out.room, out.limit = NULL, 0, 0, 0xFFFF
-        try:
-            if not chain_copy(&self.table.slab, s.head, s.key, s.payload, &out):
-                raise MemoryError
-            return bool(s.permit), s.id, s.expires, (<const char*> out.data)[:out.size]
-        finally:
-            free(out.data)
+        rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> s.payload + 2 * s.stamps)
+        chain_read(&self.table.slab, s.head, s.key, <uint32_t> s.payload + 2 * <uint32_t> s.stamps,
+                   <unsigned char*> <char*> rest)
+        return Stored(bool(s.permit), s.id, s.expires, s.revision, rest[:s.payload], rest[s.payload:], bool(s.kept))
 
     def usage(self):
         """Return the counters and what is held."""

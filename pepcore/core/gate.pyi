@@ -45,6 +45,7 @@ class Ask:
     def trace(self) -> bytes | None: ...
 
 class Gate:
+    keep_ms: int
     def __new__(
         cls,
         cache: Cache,
@@ -53,5 +54,6 @@ class Gate:
         *,
         frame_limit: int = 65536,
         depth: int = 16,
+        keep_ms: int = 0,
     ) -> Gate: ...
     def feed(self, s: Stream, data: bytes, now: int, wall_ms: int) -> bytes | None: ...

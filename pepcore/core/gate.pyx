@@ -6,8 +6,8 @@ once more before it is asked. A malformed frame gets an error frame that names t
 usable unless the framing is lost. Output per call is bounded; the rest of the input waits in the stream.
 Never: builds a permit (it copies the one that was settled and cached); looks at a clock; calls the PDP.
 
-INVARIANT: a hit is served only in the partition it was cached in, before it expires, at the page's revision, and
-not past the request's own `not_after`.
+INVARIANT: a hit is served only in the partition it was cached in, before it expires, while nothing that it hangs on was
+revoked, and not past the request's own `not_after`.
 """
 
 cimport cython
@@ -18,13 +18,13 @@ from libc.string cimport memmove, memset
 
 import msgspec
 
-from .cache cimport Cache, Slot, find
+from .cache cimport Cache, Slot, find, stands
 from .cursor cimport Buffer, put, reserve
 from .frame cimport (
     CHECK, CHECK_MANY, ERROR, EXPLAIN, HAS_DEADLINE, HAS_MIN_REVISION, HAS_NOT_AFTER, HAS_TRACE, HEADER, HELLO,
     LEASE, LOST, PARTIAL, REPLY, TRACE, VERSION, Cut, Frame, Tail, cut, read_tail, tail_size, write_header,
 )
-from .page cimport Page, unchanged
+from .page cimport Page
 from .question cimport CANONICAL, REFUSED, examine, place_of
 from .slab cimport chain_copy
 from .values cimport Walk
@@ -72,9 +72,9 @@ cdef class Gate:
     """`hello(stream, body) -> (interned partition, reply body)` makes a partition, or raises a Fault."""
 
     def __cinit__(self, Cache cache not None, Page page not None, hello, *, uint32_t frame_limit=65536,
-                  int depth=16):
+                  int depth=16, uint32_t keep_ms=0):
         self.cache, self.page, self.hello = cache, page, hello
-        self.frame_limit, self.depth = frame_limit, depth
+        self.frame_limit, self.depth, self.keep_ms = frame_limit, depth, keep_ms
         self.out.limit = OUT_LIMIT
 
     def __dealloc__(self):
@@ -201,25 +201,26 @@ cdef class Gate:
     cdef Slot* live(self, uint32_t partition, const unsigned char* key, Py_ssize_t size,
                            int64_t now) noexcept:
         cdef Slot* slot = find(&self.cache.table, partition, key, size)
-        if slot != NULL and (slot.expires <= now or not unchanged(self.page, slot.revision)):
+        if slot != NULL and (slot.expires <= now or not stands(&self.cache.table, slot, self.page.words)):
             return NULL
         return slot
 
     cdef int hit(self, const Frame* f, Slot* slot, int64_t left_ms, int64_t now) except -1:
         cdef int64_t lifetime = (slot.expires - now) // 1000000
         cdef Buffer* out = &self.out
+        cdef uint32_t size = <uint32_t> slot.payload + 2 * <uint32_t> slot.stamps
         if not slot.visited:
             slot.visited = True
         self.cache.table.hits += 1
         if 0 <= left_ms < lifetime:
             lifetime = left_ms
-        if not reserve(out, HEADER + VERDICT + slot.payload):
+        if not reserve(out, HEADER + VERDICT + size):
             raise MemoryError
-        self.open_reply(f, CHECK | REPLY, VERDICT + slot.payload)
-        write_fixed(out.data + out.size, slot.permit, 0, True, <uint32_t> min(lifetime, 0xFFFFFFFF), slot.payload,
-                    slot.id, self.page.boot, slot.revision)
+        self.open_reply(f, CHECK | REPLY, VERDICT + size)
+        write_fixed(out.data + out.size, slot.permit, 0, True, slot.stamps, <uint32_t> min(lifetime, 0xFFFFFFFF),
+                    self.keep_ms if slot.kept else 0, slot.payload, slot.id, self.page.boot, slot.revision)
         out.size += VERDICT
-        chain_copy(&self.cache.table.slab, slot.head, slot.key, slot.payload, out)
+        chain_copy(&self.cache.table.slab, slot.head, slot.key, size, out)
         return 0
 
     cdef int ask(self, Stream s, const Frame* f, uint32_t partition, const Tail* t, bytes question,
@@ -297,5 +298,5 @@ cdef class Gate:
         if f.op == EXPLAIN:
             return self.fault(f, code, "", reason)
         payload = _pack({"reason": reason})
-        write_fixed(fixed, False, code, False, 0, len(payload), 0, self.page.boot, self.page.revision)
+        write_fixed(fixed, False, code, False, 0, 0, 0, len(payload), 0, self.page.boot, self.page.revision)
         return self.reply(f, CHECK | REPLY, (<const char*> fixed)[:VERDICT] + payload)

@@ -35,6 +35,7 @@ cdef class Local:
     cdef readonly uint64_t misses
     cdef readonly uint64_t evictions
     cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept
+    cdef bint stands(self, Entry* e) noexcept
     cdef void compare(self, int64_t now, int64_t wall_ms) noexcept
     cdef object ask(self, object s, object a, object r, object context)
     cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1

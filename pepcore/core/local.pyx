@@ -1,125 +1,43 @@
-"""The table of an embedded PEP: a hit costs no more than `functools.lru_cache`.
+"""The table in front of a PEP, embedded or a daemon's: a hit costs no more than `functools.lru_cache`.
 
 Promises: an answer is served only for equal strings and a context of equal keys, exact types and values (1 is not
-True), before it expires on CLOCK_BOOTTIME, at the page's revision. A lookup probes one set of 8 whatever the keys
-are; memory is bounded: long keys and answers without a lifetime are not kept. A context with other values than str,
-int and bool is asked every time.
+True), before it expires on CLOCK_BOOTTIME, while nothing that it hangs on was revoked and, where the page is a daemon's,
+while that daemon renews its lease. A lookup probes one set of 8 whatever the keys are; memory is bounded: long keys and
+answers that may not be kept are not. A context with other values than str, int and bool is asked every time.
 Never: runs Python code on a hit, so that a hit is atomic under the GIL; keeps a reference to a context that its
 caller can change; builds a permit (it keeps what `verdict.settle` built).
 `check` is exported as it is: one Python method around it would cost more than the lookup.
 
-INVARIANT: an entry's verdict carries no fault, and its revision was read before the PDP was asked.
+INVARIANT: an entry's verdict carries no fault; its revision was read before the PDP was asked, or when its own slots were
+found untouched.
 """
 
 cimport cython
-from cpython.bool cimport PyBool_Check
-from cpython.dict cimport PyDict_CheckExact, PyDict_Copy, PyDict_GetItemWithError, PyDict_Next
+from cpython.dict cimport PyDict_Copy
 from cpython.long cimport PyLong_CheckExact
-from cpython.object cimport PyObject, Py_EQ
+from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
+from .asked cimport PyDict_GET_SIZE, context_hash, mix, same_context, same_str, str_hash
 from .clocks cimport CLOCK_REALTIME_COARSE, boottime, unix_ms, wall_was_set
-from .page cimport Page, unchanged
+from .page cimport REVISION, TIMED, Page, live, load, untouched
 from .verdict cimport Verdict, cached_copy
-
-cdef extern from *:
-    """
-    /* An exact str keeps its hash, once it was computed; that runs no Python code. */
-    static inline Py_hash_t pep_str_hash(PyObject* s) {
-        Py_hash_t h = ((PyASCIIObject*)s)->hash;
-        return h != -1 ? h : PyObject_Hash(s);
-    }
-    /* Strings in the compact form, which every exact str has, are equal if kind, length and bytes are. */
-    static inline int pep_same_str(PyObject* a, PyObject* b) {
-        if (a == b) return 1;
-        if (PyUnicode_GET_LENGTH(a) != PyUnicode_GET_LENGTH(b) || PyUnicode_KIND(a) != PyUnicode_KIND(b)) return 0;
-        return memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b),
-                      (size_t)PyUnicode_GET_LENGTH(a) * (size_t)PyUnicode_KIND(a)) == 0;
-    }
-    """
-    Py_hash_t pep_str_hash(PyObject*) noexcept
-    bint pep_same_str(PyObject*, PyObject*) noexcept
-    Py_hash_t PyObject_Hash(PyObject*) noexcept                        # of a str, int or bool: cannot fail
-    int PyObject_RichCompareBool(PyObject*, PyObject*, int) noexcept    # of two ints: cannot fail
-    Py_ssize_t PyDict_GET_SIZE(PyObject*) noexcept
 
 cdef enum:
     MAX_TEXT = 1024             # characters of a key, all together
-    MAX_MEMBERS = 16            # of a context
     MAX_SETS = 1 << 20
-
-
-cdef inline uint64_t mix(uint64_t a, uint64_t b, uint64_t c) noexcept nogil:
-    cdef uint64_t h = a * 0x9E3779B185EBCA87ULL
-    h = (h ^ (h >> 29)) + b
-    h *= 0xC2B2AE3D27D4EB4FULL
-    h = (h ^ (h >> 31)) + c
-    h *= 0x165667B19E3779F9ULL
-    return h ^ (h >> 32)
-
-
-cdef inline bint is_plain(PyObject* value) noexcept:
-    """Whether hashing and comparing this value runs no Python code and equal values are one value on the wire."""
-    return (
-        PyUnicode_CheckExact(<object> value) or PyLong_CheckExact(<object> value) or PyBool_Check(<object> value)
-    )
-
-
-cdef uint64_t context_hash(PyObject* context) noexcept:
-    """A sum over the pairs, so that their order does not matter; 0 where a key or a value is not plain."""
-    cdef Py_ssize_t at = 0
-    cdef PyObject* key
-    cdef PyObject* value
-    cdef uint64_t pair, out = 0x51ED270B
-    if not PyDict_CheckExact(<object> context) or PyDict_GET_SIZE(context) > MAX_MEMBERS:
-        return 0
-    while PyDict_Next(<object> context, &at, &key, &value):
-        if not PyUnicode_CheckExact(<object> key) or not is_plain(value):
-            return 0
-        pair = <uint64_t> pep_str_hash(key) * 0x9E3779B185EBCA87ULL ^ <uint64_t> PyObject_Hash(value)
-        out += (pair ^ (pair >> 31)) * 0xC2B2AE3D27D4EB4FULL
-    return out | 1
-
-
-cdef bint same_value(PyObject* a, PyObject* b) noexcept:
-    """Equal in type and value; both are plain."""
-    if a == b:
-        return True
-    if PyUnicode_CheckExact(<object> a) and PyUnicode_CheckExact(<object> b):
-        return pep_same_str(a, b)
-    return (
-        PyLong_CheckExact(<object> a) and PyLong_CheckExact(<object> b)
-        and PyObject_RichCompareBool(a, b, Py_EQ) == 1
-    )
-
-
-cdef bint same_context(PyObject* a, PyObject* b) noexcept:
-    """Both are plain: exact str keys, so that a lookup runs no Python code."""
-    cdef Py_ssize_t at = 0
-    cdef PyObject* key
-    cdef PyObject* value
-    cdef PyObject* other
-    if a == NULL or b == NULL:
-        return a == b
-    if PyDict_GET_SIZE(a) != PyDict_GET_SIZE(b):
-        return False
-    while PyDict_Next(<object> a, &at, &key, &value):
-        other = PyDict_GetItemWithError(<object> b, <object> key)
-        if other == NULL or not same_value(value, other):
-            return False
-    return True
 
 
 cdef inline bint is_key(const Entry* e, uint64_t hash, PyObject* s, PyObject* a, PyObject* r,
                         PyObject* context) noexcept:
     return (
-        e.hash == hash and e.verdict != NULL and pep_same_str(e.subject, s) and pep_same_str(e.action, a)
-        and pep_same_str(e.resource, r) and same_context(e.context, context)
+        e.hash == hash and e.verdict != NULL and same_str(e.subject, s) and same_str(e.action, a)
+        and same_str(e.resource, r) and same_context(e.context, context)
     )
 
 
@@ -193,8 +111,8 @@ cdef class Local:
             if PyDict_GET_SIZE(c) == 0:
                 c, of_context = NULL, 0
         e = self.find(
-            mix(<uint64_t> pep_str_hash(<PyObject*> subject), <uint64_t> pep_str_hash(<PyObject*> action),
-                <uint64_t> pep_str_hash(<PyObject*> resource) ^ of_context),
+            mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
+                <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
             <PyObject*> subject, <PyObject*> action, <PyObject*> resource, c,
         )
         if e != NULL:
@@ -211,16 +129,29 @@ cdef class Local:
             if is_key(e, hash, s, a, r, context):
                 now = boottime()
                 self.compare(now, unix_ms(CLOCK_REALTIME_COARSE))
-                if not unchanged(self.page, e.revision) or e.expires <= now:
+                if e.expires <= now or not self.stands(e) or not live(self.page, now):
                     return NULL
                 self.sets[hash & self.mask].visited |= 1 << way
                 return e
             e += 1
         return NULL
 
+    cdef bint stands(self, Entry* e) noexcept:
+        """Whether nothing that an entry hangs on was revoked; it remembers at which revision that was seen."""
+        cdef uint64_t revision = load(self.page.words + REVISION)
+        cdef bytes stamps
+        if e.revision == revision:
+            return True
+        stamps = (<Verdict> e.verdict).stamps
+        if len(stamps) == 0 or not untouched(self.page.words, <const unsigned char*> <const char*> stamps,
+                                             <int> (len(stamps) // 2), e.revision):
+            return False
+        e.revision = revision
+        return True
+
     cdef void compare(self, int64_t now, int64_t wall_ms) noexcept:
-        if wall_was_set(&self.clocks, now, wall_ms):
-            self.page.revision += 1
+        if wall_was_set(&self.clocks, now, wall_ms) and not self.page.leased:
+            self.page.write_one(TIMED)
 
     def clocks_read(self, int64_t now, int64_t wall_ms):
         """Tell what the clocks say: a wall clock that was set ends every entry, whose windows were measured on it."""
@@ -239,8 +170,8 @@ cdef class Local:
         said = self.miss(s, a, r, copy, (), None, None)
         if type(said) is Verdict and text_of(s, a, r, copy) <= MAX_TEXT:
             self.keep(
-                mix(<uint64_t> pep_str_hash(<PyObject*> s), <uint64_t> pep_str_hash(<PyObject*> a),
-                    <uint64_t> pep_str_hash(<PyObject*> r) ^ of_context),
+                mix(<uint64_t> str_hash(<PyObject*> s), <uint64_t> str_hash(<PyObject*> a),
+                    <uint64_t> str_hash(<PyObject*> r) ^ of_context),
                 s, a, r, copy, <Verdict> said,
             )
         return said
@@ -253,7 +184,7 @@ cdef class Local:
         cdef Entry* e
         cdef int64_t now = boottime()
         cdef int place
-        if v.fault != 0 or v.expires_ns <= now or not unchanged(self.page, v.revision):
+        if v.fault != 0 or v.kept_ns <= now or v.boot != self.page.boot or not self.page.untouched(v.stamps, v.revision):
             return 0
         place = self.place(hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c, now)
         e = self.entries + (hash & self.mask) * WAYS + place
@@ -266,7 +197,7 @@ cdef class Local:
         if c != NULL:
             Py_INCREF(context)
         e.hash, e.subject, e.action, e.resource, e.context = hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c
-        e.expires, e.revision, e.verdict = v.expires_ns, v.revision, <PyObject*> shared
+        e.expires, e.revision, e.verdict = v.kept_ns, v.revision, <PyObject*> shared
         return 0
 
     cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,
@@ -278,7 +209,7 @@ cdef class Local:
         for way in range(WAYS):
             if is_key(set + way, hash, s, a, r, context):
                 return way
-            if set[way].verdict == NULL or set[way].expires <= now or not unchanged(self.page, set[way].revision):
+            if set[way].verdict == NULL or set[way].expires <= now or not self.stands(&set[way]):
                 dead = way
         if dead >= 0:
             return dead

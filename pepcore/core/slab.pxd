@@ -26,4 +26,5 @@ cdef uint32_t chain_store(Slab* s, const unsigned char* key, uint32_t key_size,
                           const unsigned char* payload, uint32_t payload_size) noexcept nogil
 cdef uint32_t chain_free(Slab* s, uint32_t head) noexcept nogil
 cdef bint chain_starts_with(const Slab* s, uint32_t head, const unsigned char* key, uint32_t size) noexcept nogil
+cdef void chain_read(const Slab* s, uint32_t head, uint32_t skip, uint32_t size, unsigned char* out) noexcept nogil
 cdef bint chain_copy(const Slab* s, uint32_t head, uint32_t skip, uint32_t size, Buffer* out) noexcept nogil

@@ -94,19 +94,25 @@ cdef bint chain_starts_with(const Slab* s, uint32_t head, const unsigned char* k
     return True
 
 
-cdef bint chain_copy(const Slab* s, uint32_t head, uint32_t skip, uint32_t size, Buffer* out) noexcept nogil:
-    """Append `size` bytes of a chain, from `skip` on. False: there is no room in `out`, and nothing was added."""
+cdef void chain_read(const Slab* s, uint32_t head, uint32_t skip, uint32_t size, unsigned char* out) noexcept nogil:
+    """Copy `size` bytes of a chain, from `skip` on, to where there is room for them."""
     cdef uint32_t n
-    if not reserve(out, size):
-        return False
     while skip >= CONTENT:
         head = link(s, head)[0]
         skip -= CONTENT
     while size > 0:
         n = min(<uint32_t> CONTENT - skip, size)
-        memcpy(out.data + out.size, block(s, head) + 4 + skip, n)
-        out.size += n
+        memcpy(out, block(s, head) + 4 + skip, n)
+        out += n
         size -= n
         skip = 0
         head = link(s, head)[0]
+
+
+cdef bint chain_copy(const Slab* s, uint32_t head, uint32_t skip, uint32_t size, Buffer* out) noexcept nogil:
+    """Append `size` bytes of a chain, from `skip` on. False: there is no room in `out`, and nothing was added."""
+    if not reserve(out, size):
+        return False
+    chain_read(s, head, skip, size, out.data + out.size)
+    out.size += size
     return True

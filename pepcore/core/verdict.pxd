@@ -16,8 +16,11 @@ cdef class Verdict:
     cdef readonly uint64_t boot
     cdef readonly uint64_t revision     # read before the PDP was asked
     cdef readonly int64_t expires_ns    # CLOCK_BOOTTIME, 0: not to be kept
+    cdef readonly int64_t kept_ns       # until when a table of this process may keep it, 0: not at all
+    cdef readonly bytes stamps          # slots of the page that it hangs on, u16 each; none: on the revision itself
     cdef object program                 # compiled payload obligations, None: none
 
-cdef void write_fixed(unsigned char* at, bint permit, uint8_t fault, bint cached, uint32_t lifetime_ms,
-                      uint32_t payload, uint64_t number, uint64_t boot, uint64_t revision) noexcept nogil
+cdef void write_fixed(unsigned char* at, bint permit, uint8_t fault, bint cached, uint8_t stamps,
+                      uint32_t lifetime_ms, uint32_t keep_ms, uint32_t payload, uint64_t number, uint64_t boot,
+                      uint64_t revision) noexcept nogil
 cdef Verdict cached_copy(Verdict v)

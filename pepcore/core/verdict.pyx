@@ -17,6 +17,7 @@ from copy import deepcopy
 import msgspec
 
 from .cursor cimport le32, le64, put_le32, put_le64
+from .page cimport STAMPS
 from .values cimport MAX_DEPTH, Walk, mapping
 
 from ..errors import BadRequest, Denied, Fault, NAMES, ObligationFault, PdpFault
@@ -25,9 +26,7 @@ from . import obligation
 
 
 cdef enum:
-    STAMPS = 32                 # most stamps of a verdict body
-    STAMP = 12                  # u32 slot, u64 value
-    SLOTS = 65536               # slots of the page
+    STAMP = 2                   # bytes of a slot
 
 
 class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +55,7 @@ cdef class Verdict:
     def __cinit__(self):
         self.error = self.reason = ""
         self.policies = self.held = self.runs = ()
+        self.stamps = b""
 
     def __bool__(self):
         return self.permit
@@ -101,8 +101,11 @@ cdef class Verdict:
 
 
 def settle(permit, str reason, tuple policies, tuple obligations, handles, *, uint64_t number=0, uint64_t boot=0,
-           uint64_t revision=0, int64_t expires_ns=0, bint cached=False):
+           uint64_t revision=0, int64_t expires_ns=0, bint cached=False, bytes stamps not None=b"",
+           int64_t kept_ns=0):
     """Return the verdict on a decision. `handles` are the obligation types that the caller discharges.
+
+    It hangs on `stamps` (slots of the page, u16 each), and a table of this process may keep it until `kept_ns`.
 
     Obligations that are understood are compiled, and can run, even where another one turns the permit into a deny
     (AuthZEN obligations profile, draft 1: such a permit "MUST be treated as a deny"). A deny stays a plain deny,
@@ -111,6 +114,7 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
     cdef Verdict v = Verdict.__new__(Verdict)
     v.reason, v.policies, v.held = reason, policies, obligations
     v.number, v.boot, v.revision, v.expires_ns, v.cached = number, boot, revision, expires_ns, cached
+    v.stamps, v.kept_ns = stamps, kept_ns
     try:
         if obligations:
             v.runs = obligation.understood(obligations, handles)
@@ -124,6 +128,7 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
             raise PdpFault("decision", f"is `{type(permit).__name__}`: it must be a boolean")
     except Fault as fault:
         v.fault, v.error, v.expires_ns = fault.code, f"{_names[fault.code]}: {fault}", 0
+        v.kept_ns = 0
     return v
 
 
@@ -141,17 +146,19 @@ cdef Verdict cached_copy(Verdict v):
     c.permit, c.cached, c.fault, c.error, c.reason = v.permit, True, v.fault, v.error, v.reason
     c.policies, c.held, c.runs, c.program = v.policies, v.held, v.runs, v.program
     c.number, c.boot, c.revision, c.expires_ns = v.number, v.boot, v.revision, v.expires_ns
+    c.stamps, c.kept_ns = v.stamps, v.kept_ns
     return c
 
 
 # ---- the wire --------------------------------------------------------------------------------------------------
 
-cdef void write_fixed(unsigned char* at, bint permit, uint8_t fault, bint cached, uint32_t lifetime_ms,
-                      uint32_t payload, uint64_t number, uint64_t boot, uint64_t revision) noexcept nogil:
-    """The fixed part of a verdict body (bindings/README.md, "verdict body"). No client may keep it yet, no stamps."""
-    at[0], at[1], at[2], at[3] = permit, fault, cached, 0
+cdef void write_fixed(unsigned char* at, bint permit, uint8_t fault, bint cached, uint8_t stamps,
+                      uint32_t lifetime_ms, uint32_t keep_ms, uint32_t payload, uint64_t number, uint64_t boot,
+                      uint64_t revision) noexcept nogil:
+    """The fixed part of a verdict body (bindings/README.md, "verdict body"). `keep_ms` is cut to the lifetime."""
+    at[0], at[1], at[2], at[3] = permit, fault, cached, stamps
     put_le32(at + 4, lifetime_ms)
-    put_le32(at + 8, 0)
+    put_le32(at + 8, min(keep_ms, lifetime_ms))
     put_le32(at + 12, payload)
     put_le64(at + 16, number)
     put_le64(at + 24, boot)
@@ -174,26 +181,30 @@ def payload(Verdict v not None):
     return written(v.held, v.policies, v.error or v.reason)
 
 
-def body(Verdict v not None, bytes payload not None, int64_t now, int64_t limit_ms=-1):
-    """Return the verdict's body as sent. `limit_ms` bounds the lifetime told (the caller's own token), -1: not."""
+def body(Verdict v not None, bytes payload not None, int64_t now, int64_t limit_ms=-1, uint32_t keep_ms=0):
+    """Return the verdict's body as sent. `limit_ms` bounds the lifetime told (the caller's own token), -1: not.
+
+    A client may keep it for `keep_ms` at most, if the verdict may be kept at all.
+    """
     cdef unsigned char fixed[VERDICT]
     cdef int64_t left = (v.expires_ns - now) // 1000000 if v.expires_ns > now else 0
     if 0 <= limit_ms < left:
         left = limit_ms
-    write_fixed(fixed, v.permit, v.fault, v.cached, <uint32_t> min(left, 0xFFFFFFFF), len(payload), v.number,
-                v.boot, v.revision)
-    return (<const char*> fixed)[:VERDICT] + payload
+    write_fixed(fixed, v.permit, v.fault, v.cached, len(v.stamps) // STAMP, <uint32_t> min(left, 0xFFFFFFFF),
+                keep_ms if v.kept_ns > now else 0, len(payload), v.number, v.boot, v.revision)
+    return (<const char*> fixed)[:VERDICT] + payload + v.stamps
 
 
-def stored_body(tuple stored not None, *, int64_t now, uint64_t boot, uint64_t revision, int64_t limit_ms=-1):
+def stored_body(stored not None, *, int64_t now, uint64_t boot, int64_t limit_ms=-1, uint32_t keep_ms=0):
     """Return the body of what `Cache.get` found, for an answer that is not sent by the gate."""
     cdef unsigned char fixed[VERDICT]
-    permit, number, expires, payload = stored
-    cdef int64_t left = max((<int64_t> expires - now) // 1000000, 0)
+    cdef bytes payload = stored.payload, stamps = stored.stamps
+    cdef int64_t left = max((<int64_t> stored.expires - now) // 1000000, 0)
     if 0 <= limit_ms < left:
         left = limit_ms
-    write_fixed(fixed, permit, 0, True, <uint32_t> min(left, 0xFFFFFFFF), len(payload), number, boot, revision)
-    return (<const char*> fixed)[:VERDICT] + payload
+    write_fixed(fixed, stored.permit, 0, True, len(stamps) // STAMP, <uint32_t> min(left, 0xFFFFFFFF),
+                keep_ms if stored.kept else 0, len(payload), stored.id, boot, stored.revision)
+    return (<const char*> fixed)[:VERDICT] + payload + stamps
 
 
 cdef object content_of(bytes encoded):
@@ -219,19 +230,20 @@ def read(bytes data not None, handles, int64_t now):
     """Return the verdict in a body that a daemon sent. Raises BadRequest where the body is malformed."""
     cdef const unsigned char* p = <const unsigned char*> <const char*> data
     cdef Py_ssize_t size = len(data)
-    cdef uint32_t length, i
+    cdef uint32_t length, keep
     cdef int64_t lifetime
+    cdef bytes stamps
     cdef Verdict v
     if size < VERDICT:
         raise BadRequest("verdict", "ends in the middle")
-    length, lifetime = le32(p + 12), le32(p + 4)
+    length, lifetime, keep = le32(p + 12), le32(p + 4), le32(p + 8)
     if p[0] > 1 or p[2] > 1 or p[1] and (p[0] or p[1] not in _names):
         raise BadRequest("verdict", "has a permit, a fault or a flag that cannot be")
     if p[3] > STAMPS or size - VERDICT != <Py_ssize_t> length + STAMP * <Py_ssize_t> p[3]:
         raise BadRequest("verdict", "has a length that is not payload plus stamps")
-    for i in range(p[3]):
-        if le32(p + VERDICT + length + STAMP * i) >= SLOTS:
-            raise BadRequest("verdict", "has a stamp of a slot that cannot be")
+    if keep > lifetime:
+        raise BadRequest("verdict", "may be kept for longer than it stands")
+    stamps = data[VERDICT + length:]
     content = content_of(data[VERDICT:VERDICT + length])
     if p[1]:
         v = Verdict.__new__(Verdict)
@@ -240,4 +252,5 @@ def read(bytes data not None, handles, int64_t now):
         return v
     return settle(
         p[0] == 1, content.reason, content.policies, content.obligations, handles, number=le64(p + 16),
-        boot=le64(p + 24), revision=le64(p + 32), expires_ns=now + lifetime * 1000000 if lifetime else 0, cached=p[2])
+        boot=le64(p + 24), revision=le64(p + 32), expires_ns=now + lifetime * 1000000 if lifetime else 0, cached=p[2],
+        stamps=stamps, kept_ns=now + <int64_t> keep * 1000000 if keep else 0)

@@ -139,7 +139,10 @@ class Cedar:
                 max_age = left
         of = self.store.tags
         tags = joined.tags + of(uid(question.subject)) + of(uid(question.resource))
-        return Decision(answered.permit, "", ids, joined.reason, joined.obligations, max_age, tags)
+        for member in question.chain:
+            tags += of(uid(member))
+        timed = clock is not None
+        return Decision(answered.permit, "", ids, joined.reason, joined.obligations, max_age, tags, timed)
 
     def joined(self, determining: list[Policy]) -> tuple[tuple[str, ...], Joined]:
         """The ids of these policies in order, and what their annotations say together."""

@@ -176,8 +176,7 @@ def join(policies: Iterable[tuple[str, Notes]]) -> Joined:
     tags: dict[str, None] = {}
     reasons: dict[str, None] = {}
     ttl: int | None = None
-    for ident, notes in sorted(policies, key=lambda p: p[0]):
-        tags[f"policy:{ident}"] = None
+    for _, notes in sorted(policies, key=lambda p: p[0]):
         tags.update(dict.fromkeys(notes.tags))
         if notes.reason:
             reasons[notes.reason] = None

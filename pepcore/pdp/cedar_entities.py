@@ -126,12 +126,12 @@ class Store:
         return mask
 
     def tags(self, uid: Uid) -> tuple[str, ...]:
-        """The entity and its ancestors, as a revoke would name them."""
+        """An entity's ancestors, as a revoke names them: revoking a role drops what its members were permitted."""
         stored = self.entities.get(uid)
         if stored is None:
-            return (f'{uid[0]}::"{uid[1]}"',)
+            return ()
         if stored.tags is None:
-            stored.tags = tuple(f'{t}::"{i}"' for t, i in (uid, *stored.ancestors))
+            stored.tags = tuple(f"{t}::{i}" for t, i in stored.ancestors)
         return stored.tags
 
     def with_added(self, slice_: Slice, roots: Iterable[Uid], brought: str) -> Entities:

@@ -94,7 +94,7 @@ cdef class Turn:
         cdef Py_ssize_t sent = 0
         cdef Py_ssize_t out
         if wall_was_set(&self.served.clocks, now, wall_ms):
-            self.gate.page.bump()
+            self.gate.page.clock_was_set()
         if self.served.owner != self.owner:
             self.served.owner, self.served.others_ns = self.owner, now
         out = self.gate.take(s, buffer, size, now, wall_ms)

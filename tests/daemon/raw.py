@@ -84,7 +84,7 @@ def many(questions: list[bytes], request: int, *, semantic: int = 0, partition: 
 
 def read_verdict(body: bytes) -> Verdict:
     permit, fault, flags, stamps, left, _, size, _, boot, revision = struct.unpack_from("<BBBBIIIQQQ", body)
-    assert len(body) == 40 + size + 12 * stamps
+    assert len(body) == 40 + size + 2 * stamps
     payload = msgspec.msgpack.decode(body[40 : 40 + size]) if size else {}
     assert permit in (0, 1)
     return Verdict(permit == 1, fault, bool(flags & 1), left, boot, revision, payload)

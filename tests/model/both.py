@@ -12,18 +12,23 @@ from pepcore.core.compose import compose
 from pepcore.core.frame import header
 from pepcore.core.gate import Gate, Stream
 from pepcore.core.page import Page
+from pepcore.core.tags import slot
 from pepcore.enforcer import Enforcer
 from pepcore.flight import Partition, Times
 from pepcore.model import Decision, Entity
 from tests.model import pep
 
 MS = 10**6
-BOOT = 77
+BOOT, TAGS = 77, 5
 PARTITIONS = (Partition(1, 1), Partition(2, 1), Partition(3, 2), Partition(4, 3))
 SIZES = (0, 0, 3, 17, 40, 90, 150, 400)
+NAMED = [(f"U::{i}", f"D::{i % 3}", *([f"G::{i % 2}"] if i % 5 == 0 else [])) for i in range(2 * len(SIZES))]
+"""The entities of each question: subject, resource, and now and then one on whose behalf."""
 KEYS = [
-    compose(Entity("U", f"{i}", {"p": "x" * size} if size else {}), "r", "D::1") for i, size in enumerate(SIZES * 2)
+    compose(Entity("U", f"{i}", {"p": "x" * size} if size else {}), "r", NAMED[i][1], None, NAMED[i][2:])
+    for i, size in enumerate(SIZES * 2)
 ]
+ENTITIES = dict(zip(KEYS, NAMED, strict=True))
 
 
 class Differs(AssertionError):
@@ -35,16 +40,21 @@ class Both:
 
     def __init__(self, slots: int = 16, blocks: int = 40, quota: float = 0.6, seed: int = 1) -> None:
         self.now, self.wall, self.request = 1_000 * MS, 1_000_000_000, 0
-        self.page = Page(BOOT)
+        self.page = Page(BOOT, seed=seed | 1)
         self.cache = Cache(slots=slots, slab=64 * blocks, seed=seed, quota=quota)
-        times = Times(permit_ms=400, deny_ms=90, deadline_ns=200 * MS)
+        times = Times(permit_ms=400, deny_ms=90, keep_ms=0, deadline_ns=200 * MS)
         self.enforcer = Enforcer(self.cache, self.page, times, numbers=iter(range(1 << 62)))
         self.gate = Gate(self.cache, self.page, lambda s, n, b: (s.peer, b""))
         self.streams = [Stream(p.number) for p in PARTITIONS]
         for stream in self.streams:
             self.gate.feed(stream, header(1, 0, 0), self.now, self.wall)
         self.model = pep.Pep(
-            pep.Cache(slots, 64 * blocks, seed, quota), {p.number: p.owner for p in PARTITIONS}, 400, 90
+            pep.Cache(slots, 64 * blocks, seed, quota),
+            pep.Page(seed | 1),
+            {p.number: p.owner for p in PARTITIONS},
+            ENTITIES,
+            400,
+            90,
         )
         self.flights: list[tuple[Any, Any]] = []
         self.of_peer: list[set[int]] = [set() for _ in PARTITIONS]
@@ -81,10 +91,16 @@ class Both:
             same("asked", (real.partition.number, real.key, real.revision), (said.partition, said.key, said.revision))
             self.flights.append((real, said))
 
-    def answer(self, nth: int, permit: bool, age_ms: int | None = None, size: int = 0, fault: bool = False) -> None:
+    def answer(
+        self, nth: int, permit: bool, age_ms: int | None = None, size: int = 0, fault: bool = False, tags: int = 0
+    ) -> None:
+        """`tags`: how many the PDP names; an odd number reads the clock, too, and a policy decided."""
         if self.flights:
             real, said = self.flights.pop(nth % len(self.flights))
-            decision = Decision(permit, "down" if fault else "", reason="y" * size, max_age_ms=age_ms)
+            decision = Decision(
+                permit, "down" if fault else "", ("p",) * (tags % 2), "y" * size, (), age_ms,
+                tuple(f"t{n % TAGS if tags < TAGS else n}" for n in range(tags)), bool(tags % 2),
+            )  # fmt: skip
             self.enforcer.answer(real, decision, self.now, self.wall)
             self.model.answer(said, decision, self.now, self.wall)
 
@@ -98,7 +114,15 @@ class Both:
 
     def reload(self) -> None:
         self.page.bump()
-        self.model.revision += 1
+        self.model.page.revoke([0])
+
+    def clock_was_set(self) -> None:
+        self.page.clock_was_set()
+        self.model.page.revoke([1])
+
+    def revoke(self, *tags: str) -> None:
+        self.page.revoke([slot(self.page, tag) for tag in tags])
+        self.model.page.revoke(self.model.page.stamps(tags)[1:])
 
     def gone(self, peer: int) -> None:
         self.enforcer.gone(self.streams[peer])
@@ -121,8 +145,10 @@ class Both:
 def seen(request: int, body: bytes) -> tuple[Any, ...]:
     """A verdict body as the model says it."""
     permit, fault, flags, stamps, left, keep, size, number, boot, revision = struct.unpack_from("<BBBBIIIQQQ", body)
-    same("fixed fields", (stamps, keep, boot, len(body)), (0, 0, BOOT, 40 + size))
-    return request, bool(permit), fault, bool(flags), left, number, revision, None if fault else body[40:]
+    same("fixed fields", (keep, boot, len(body)), (0, BOOT, 40 + size + 2 * stamps))
+    slots = struct.unpack_from(f"<{stamps}H", body, 40 + size)
+    said = None if fault else body[40 : 40 + size]
+    return request, bool(permit), fault, bool(flags), left, number, revision, said, slots
 
 
 def same(what: str, core: object, model: object) -> None:

@@ -1,4 +1,4 @@
-"""The same PEP in plain Python: cache, gate, flights, verdicts. The reference that the compiled core must equal.
+"""The same PEP in plain Python: page, cache, gate, flights, verdicts. The reference that the compiled core must equal.
 
 Lists instead of slots, whole scans instead of indexes: slow, and short enough to be read as the specification.
 """
@@ -6,9 +6,30 @@ Lists instead of slots, whole scans instead of indexes: slow, and short enough t
 import math
 from dataclasses import dataclass
 
+import msgspec
 import xxhash
 
 WAYS, BLOCK, CONTENT, SWEEP, M = 8, 64, 60, 16, (1 << 64) - 1
+
+
+class Page:
+    """Which revision each slot was revoked at last."""
+
+    def __init__(self, seed):
+        self.seed, self.revision, self.at = seed, 0, {}
+
+    def stamps(self, tags, timed=False):
+        """The slots of these tags; none: on the revision itself."""
+        places = [2 + xxhash.xxh3_64_intdigest(t.encode(), self.seed) % 65534 for t in tags]
+        slots = tuple(dict.fromkeys([0, *[1] * timed, *places]))
+        return slots if len(slots) <= 32 else ()
+
+    def revoke(self, slots):
+        self.revision += 1
+        self.at |= dict.fromkeys(slots, self.revision)
+
+    def untouched(self, stamps, since):
+        return all(self.at.get(s, 0) <= since for s in stamps) if stamps else self.revision == since
 
 
 @dataclass
@@ -21,14 +42,18 @@ class Entry:
     id: int
     expires: int
     revision: int
+    stamps: tuple
     visited: bool = False
 
     @property
     def blocks(self):
-        return -(-(len(self.key) + len(self.payload)) // CONTENT)
+        return -(-(len(self.key) + len(self.payload) + 2 * len(self.stamps)) // CONTENT)
 
-    def dead(self, now, revision):
-        return self.expires <= now or self.revision != revision
+    def dead(self, now, page):
+        if self.expires <= now or not page.untouched(self.stamps, self.revision):
+            return True
+        self.revision = page.revision
+        return False
 
 
 class Cache:
@@ -51,9 +76,9 @@ class Cache:
         h = (h ^ h >> 32) * 0xD6E8FEB86659FD93 & M
         return (h >> 32) * len(self.sets) >> 32
 
-    def find(self, partition, key, now, revision):
+    def find(self, partition, key, now, page):
         for e in self.sets[self.place(partition, key)]:
-            if e and (e.partition, e.key) == (partition, key) and not e.dead(now, revision):
+            if e and (e.partition, e.key) == (partition, key) and not e.dead(now, page):
                 e.visited = True
                 return e
         return None
@@ -73,25 +98,25 @@ class Cache:
         self.sets[n][at] = None
         self.evictions += 1
 
-    def room(self, need, spare, now, revision):
+    def room(self, need, spare, now, page):
         for _ in range(SWEEP):
             if self.blocks - self.used() >= need:
                 return True
             self.swept = n = (self.swept + 1) % len(self.sets)
             if n == spare:
                 continue
-            self.sets[n] = [e if e and not e.dead(now, revision) else None for e in self.sets[n]]
+            self.sets[n] = [e if e and not e.dead(now, page) else None for e in self.sets[n]]
             if self.blocks - self.used() < need and (at := self.victim(n)) is not None:
                 self.evict(n, at)
         return self.blocks - self.used() >= need
 
-    def put(self, new, now, current):
-        if new.dead(now, current):
+    def put(self, new, now, page):
+        if new.expires <= now or not page.untouched(new.stamps, new.revision):
             return
         n = self.place(new.partition, new.key)
         same = (new.partition, new.key)
         self.sets[n] = [
-            e if e and not e.dead(now, current) and (e.partition, e.key) != same else None for e in self.sets[n]
+            e if e and not e.dead(now, page) and (e.partition, e.key) != same else None for e in self.sets[n]
         ]
         while True:
             over = len(self.entries(new.owner)) + 1 > self.slot_quota
@@ -104,7 +129,7 @@ class Cache:
                 self.declined += 1
                 return
             self.evict(n, at)
-        if not self.room(new.blocks, n, now, current):
+        if not self.room(new.blocks, n, now, page):
             self.declined += 1
             return
         self.sets[n].remove(None)
@@ -118,6 +143,7 @@ class Asked:
 
     partition: int
     key: bytes
+    tags: tuple
     revision: int | None = None
     ns: int = 0
 
@@ -133,23 +159,25 @@ class Waiter:
 
 
 class Pep:
-    """A reply is (request, permit, fault, cached, left ms, id, revision, payload); `owner`: of each partition."""
+    """A reply is (request, permit, fault, cached, left ms, id, revision, payload, stamps); `owner`: of each partition,
+    `entities`: those of each question, as tags."""
 
-    def __init__(self, cache, owner, permit_ms, deny_ms):
-        self.cache, self.owner, self.permit_ms, self.deny_ms = cache, owner, permit_ms, deny_ms
-        self.revision = self.number = self.order = 0
+    def __init__(self, cache, page, owner, entities, permit_ms, deny_ms):
+        self.cache, self.page, self.owner, self.entities = cache, page, owner, entities
+        self.permit_ms, self.deny_ms = permit_ms, deny_ms
+        self.number = self.order = 0
         self.queue, self.turn, self.flights, self.waiters, self.replies = [], [], {}, [], []
 
     def check(self, request, partition, key, now, wall, life, not_after, least):
         """The answer of the gate, or None: the question waits."""
-        fault = 13 if not_after is not None and not_after <= wall else 12 if least > self.revision else 0
+        fault = 13 if not_after is not None and not_after <= wall else 12 if least > self.page.revision else 0
         if fault:
-            return request, False, fault, False, 0, 0, self.revision, None
-        if e := self.cache.find(partition, key, now, self.revision):
+            return request, False, fault, False, 0, 0, self.page.revision, None, ()
+        if e := self.cache.find(partition, key, now, self.page):
             self.cache.hits += 1
             left = (e.expires - now) // 10**6
             left = left if not_after is None else min(left, not_after - wall)
-            return request, e.permit, 0, True, left, e.id, e.revision, e.payload
+            return request, e.permit, 0, True, left, e.id, e.revision, e.payload, e.stamps
         self.cache.misses += 1
         self.order += 1
         self.wait(Waiter(request, now + life, not_after, self.order), partition, key, now, wall)
@@ -161,17 +189,21 @@ class Pep:
         if waiter.until <= now:
             return self.deny(waiter, 7)
         flight = self.flights.get((partition, key))
-        if not flight or flight.revision not in (None, self.revision):
-            flight = self.flights[partition, key] = Asked(partition, key)
+        if not flight or not (flight.revision is None or self.stands(flight, self.page.stamps(flight.tags))):
+            flight = self.flights[partition, key] = Asked(partition, key, self.entities[key])
             self.queue.append(flight)
             if self.owner[partition] not in self.turn:
                 self.turn.append(self.owner[partition])
         waiter.flight = flight
         return self.waiters.append(waiter)
 
+    def stands(self, flight, stamps):
+        """Whether nothing that this hangs on was revoked since the flight was asked."""
+        return flight.revision == self.page.revision or self.page.untouched(stamps, flight.revision)
+
     def deny(self, waiter, fault):
         self.number += 1
-        self.replies.append((waiter.request, False, fault, False, 0, self.number - 1, self.revision, None))
+        self.replies.append((waiter.request, False, fault, False, 0, self.number - 1, self.page.revision, None, ()))
 
     def leave(self, waiter):
         """A waiter gives up: what nobody waits for is not asked."""
@@ -189,7 +221,7 @@ class Pep:
         mine = [f for f in self.queue if self.owner[f.partition] == owner]
         self.queue.remove(mine[0])
         self.turn += [owner] if mine[1:] else []
-        mine[0].revision, mine[0].ns = self.revision, now
+        mine[0].revision, mine[0].ns = self.page.revision, now
         return mine[0]
 
     def answer(self, flight, decision, now, wall):
@@ -200,7 +232,9 @@ class Pep:
         life = self.permit_ms if decision.permit else self.deny_ms
         life = life if decision.max_age_ms is None else min(life, decision.max_age_ms)
         over = decision.permit and not decision.fault and 0 < life * 10**6 <= now - flight.ns
-        if flight.revision != self.revision or over:
+        named = () if decision.fault else (*decision.tags, *(f"policy:{p}" for p in decision.policies))
+        stamps = self.page.stamps((*flight.tags, *named), not decision.fault and decision.timed)
+        if not self.stands(flight, stamps) or over:
             for waiter in waiters:
                 if waiter.again:
                     self.deny(waiter, 12)
@@ -210,10 +244,12 @@ class Pep:
             return
         if not decision.fault:
             expires = flight.ns + life * 10**6 if life else 0
-            payload = b"\x81\xa6reason" + text(decision.reason) if decision.reason else b""
+            content = {"policies": list(decision.policies)} if decision.policies else {}
+            content |= {"reason": decision.reason} if decision.reason else {}
+            payload = msgspec.msgpack.encode(content) if content else b""
             number, self.number = self.number, self.number + 1
             where = self.owner[flight.partition], flight.partition, flight.key, payload
-            self.cache.put(Entry(*where, decision.permit, number, expires, flight.revision), now, self.revision)
+            self.cache.put(Entry(*where, decision.permit, number, expires, flight.revision, stamps), now, self.page)
         for waiter in waiters:
             late = waiter.until <= now
             fault = 7 if late else 13 if waiter.not_after is not None and waiter.not_after <= wall else 0
@@ -222,7 +258,8 @@ class Pep:
                 continue
             left = max(0, (expires - now) // 10**6)
             left = left if waiter.not_after is None else min(left, waiter.not_after - wall)
-            self.replies.append((waiter.request, decision.permit, 0, False, left, number, flight.revision, payload))
+            said = decision.permit, 0, False, left, number, flight.revision, payload, stamps
+            self.replies.append((waiter.request, *said))
 
     def tick(self, now):
         for waiter in sorted((w for w in self.waiters if w.until <= now), key=lambda w: (w.until, w.order)):
@@ -233,7 +270,3 @@ class Pep:
         for waiter in [w for w in self.waiters if w.request in requests]:
             self.leave(waiter)
         self.replies = [r for r in self.replies if r[0] not in requests]
-
-
-def text(s):
-    return bytes([0xA0 | len(s)] if len(s) < 32 else [0xD9, len(s)]) + s.encode()

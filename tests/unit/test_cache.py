@@ -1,23 +1,33 @@
 """The cache: whole-key equality, 8 probes, SIEVE in the set, quotas, fixed memory."""
 
+import struct
 from itertools import count
+from typing import Any
 
 import pytest
 import xxhash
 
-from pepcore.core.cache import Cache
+from pepcore.core.cache import Cache, Stored
+from pepcore.core.page import Page
 from tests.model.pep import Cache as Model
 
 M = (1 << 64) - 1
 
 
-def put(cache: Cache, key: bytes, payload: bytes = b"", *, owner: int = 1, partition: int = 1, **rest: int) -> bool:
-    fields = {"permit": True, "id": 1, "expires": 100, "revision": 0, "now": 0, "current": 0, **rest}
-    return cache.put(owner, partition, key, payload, **fields)  # type: ignore[arg-type]
+QUIET = Page(7)
 
 
-def get(cache: Cache, key: bytes, *, partition: int = 1, now: int = 0, current: int = 0):
-    return cache.get(partition, key, now, current)
+def put(cache: Cache, key: bytes, payload: bytes = b"", *, owner: int = 1, partition: int = 1, **rest: Any) -> bool:
+    fields = {"permit": True, "id": 1, "expires": 100, "revision": 0, "now": 0, "page": QUIET, **rest}
+    return cache.put(owner, partition, key, payload, **fields)
+
+
+def get(cache: Cache, key: bytes, *, partition: int = 1, now: int = 0, page: Page = QUIET) -> Stored | None:
+    return cache.get(partition, key, now, page)
+
+
+def slots(*numbers: int) -> bytes:
+    return struct.pack(f"<{len(numbers)}H", *numbers)
 
 
 @pytest.mark.parametrize("size", [1, 59, 60, 61, 119, 120, 121, 600, 65535])
@@ -26,7 +36,7 @@ def test_what_is_put_comes_back_byte_for_byte(size: int, payload: int):
     cache = Cache(slots=8, slab=1 << 20, seed=1, quota=1.0)
     key, data = bytes(i & 0xFF for i in range(size)), bytes(i * 3 & 0xFF for i in range(payload))
     assert put(cache, key, data, permit=False, id=2**64 - 1, expires=77)
-    assert get(cache, key) == (False, 2**64 - 1, 77, data)
+    assert get(cache, key) == (False, 2**64 - 1, 77, 0, data, b"", False)
     assert cache.usage()["blocks_used"] == -(-(size + payload) // 60)
 
 
@@ -84,8 +94,8 @@ def test_nothing_crosses_a_partition():
     cache = Cache(slots=64, slab=65536, seed=1)
     assert put(cache, b"k", b"one", partition=1)
     assert put(cache, b"k", b"two", partition=2, permit=False)
-    assert get(cache, b"k", partition=1)[3] == b"one"
-    assert get(cache, b"k", partition=2)[3] == b"two"
+    assert get(cache, b"k", partition=1).payload == b"one"
+    assert get(cache, b"k", partition=2).payload == b"two"
     assert get(cache, b"k", partition=3) is None
 
 
@@ -99,13 +109,53 @@ def test_no_permit_outlives_its_lifetime():
     assert put(cache, b"j", expires=11, now=10)
 
 
-def test_an_older_stamp_is_neither_kept_nor_served():
+def test_an_entry_dies_when_one_of_its_own_slots_is_revoked_and_stands_when_another_is():
+    page, cache = Page(1), Cache(slots=8, slab=4096, seed=1, quota=1.0)
+    assert put(cache, b"k", page=page, stamps=slots(0, 9, 300))
+    assert put(cache, b"j", page=page, stamps=slots(0, 10))
+    page.revoke([11])
+    assert get(cache, b"k", page=page) == (True, 1, 100, 1, b"", slots(0, 9, 300), False)
+    page.revoke([300])
+    assert get(cache, b"k", page=page) is None
+    assert get(cache, b"j", page=page)
+    page.bump()
+    assert get(cache, b"j", page=page) is None
+
+
+def test_an_entry_without_slots_hangs_on_the_revision_itself():
+    page, cache = Page(1), Cache(slots=8, slab=4096, seed=1, quota=1.0)
+    assert put(cache, b"k", page=page)
+    assert get(cache, b"k", page=page)
+    page.revoke([12345])
+    assert get(cache, b"k", page=page) is None
+
+
+def test_an_answer_that_was_revoked_while_it_was_asked_is_not_kept():
+    page, cache = Page(1), Cache(slots=8, slab=4096, seed=1, quota=1.0)
+    asked = page.revision
+    page.revoke([9])
+    assert not put(cache, b"k", page=page, revision=asked, stamps=slots(0, 9))
+    assert not put(cache, b"k", page=page, revision=asked)
+    assert put(cache, b"k", page=page, revision=asked, stamps=slots(0, 8))
+    assert put(cache, b"j", page=page, revision=page.revision, stamps=slots(0, 9))
+
+
+def test_what_was_revoked_makes_room_before_anything_is_evicted():
+    page, cache = Page(1), Cache(slots=8, slab=4096, seed=1, quota=1.0)
+    for n in range(8):
+        assert put(cache, b"%d" % n, page=page, stamps=slots(0, 100 + n))
+    page.revoke([103])
+    assert put(cache, b"new", page=page, revision=1, stamps=slots(0))
+    assert cache.usage()["evictions"] == 0
+    assert [n for n in range(8) if get(cache, b"%d" % n, page=page) is None] == [3]
+
+
+@pytest.mark.parametrize("stamps", [b"\0", bytes(66)])
+def test_stamps_are_whole_slots_and_no_more_than_32(stamps: bytes):
     cache = Cache(slots=8, slab=4096, seed=1)
-    assert put(cache, b"k", revision=4, current=4)
-    assert get(cache, b"k", current=4)
-    assert get(cache, b"k", current=5) is None
-    assert not put(cache, b"j", revision=4, current=5)
-    assert not put(cache, b"j", revision=6, current=5)
+    with pytest.raises(ValueError, match="stamps are 32 slots"):
+        put(cache, b"k", stamps=stamps)
+    assert put(cache, b"k", stamps=bytes(64))
 
 
 def test_a_second_answer_takes_the_place_of_the_first():

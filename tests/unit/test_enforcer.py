@@ -136,9 +136,10 @@ def test_a_single_use_answer_is_discharged_for_each_that_waits_and_never_cached(
 def test_an_answer_is_cached_with_its_id_and_its_payload():
     host = Host(0)
     reply = host.check(0)
-    permit, number, expires, payload = host.cache.get(1, KEYS[0], host.now, 0) or (None, 0, 0, b"")
-    assert (permit, number, expires) == (True, reply.verdict.number, reply.verdict.expires_ns)
-    assert reply.body[40:] == payload
+    stored = host.cache.get(1, KEYS[0], host.now, host.page)
+    assert stored is not None
+    assert stored[:3] == (True, reply.verdict.number, reply.verdict.expires_ns)
+    assert reply.body[40:] == stored.payload + stored.stamps
 
 
 @pytest.mark.parametrize(("named", "until"), [(-1, 200 * MS), (5 * MS, 5 * MS), (10**15, 30_000 * MS), (0, None)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import random
+import struct
 import sys
 import threading
 import time
@@ -12,11 +14,19 @@ from typing import Any
 import pytest
 
 from pepcore.core.local import Local
-from pepcore.core.page import Page
+from pepcore.core.page import PAGE_BYTES, Page
 from pepcore.core.verdict import Verdict, deny, settle
 from pepcore.errors import PdpFault
 
 ALICE = ("User::alice", "read", "Document::1")
+
+
+def kept(page: Page, permit: object, reason: str, until: int, number: int = 0, stamps: bytes = b"") -> Verdict:
+    """An answer of this page that may be kept as long as it stands."""
+    return settle(
+        permit, reason, (), (), (), number=number, boot=page.boot, revision=page.revision, expires_ns=until,
+        kept_ns=until, stamps=stamps,
+    )  # fmt: skip
 
 
 class Pdp:
@@ -30,7 +40,7 @@ class Pdp:
         self.asked.append(question)
         expires = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + int(self.seconds * 1e9) if self.seconds else 0
         number = len(self.asked)
-        return settle(self.permit, "", (), (), (), number=number, revision=self.page.revision, expires_ns=expires)
+        return kept(self.page, self.permit, "", expires, number)
 
 
 @pytest.fixture
@@ -284,7 +294,7 @@ def test_clear_and_renew_let_go_of_everything(local: Local, page: Page) -> None:
 
 
 def test_evictions_leak_no_references(page: Page) -> None:
-    answer = settle(True, "", (), (), (), expires_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**11)
+    answer = kept(page, True, "", time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**11)
     local = Local(page, lambda *_: answer, slots=8)
     subject, action = "User::" + "x" * 50, "re" + "ad" * 10
     context = {"key" * 5: "value" * 5}
@@ -307,7 +317,7 @@ def test_threads_get_their_own_answers_while_entries_come_and_go(page: Page) -> 
     def answer(subject: str, action: str, resource: str, *_: Any) -> Verdict:
         permit = resource.endswith("0")
         expires = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 2_000_000
-        return settle(permit, resource, (), (), (), revision=page.revision, expires_ns=expires)
+        return kept(page, permit, resource, expires)
 
     local = Local(page, answer, slots=16)
     wrong: list[str] = []
@@ -353,7 +363,7 @@ def test_random_histories_never_get_the_answer_of_another_question_or_an_older_r
         expires = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + life if life else 0
         reason = told_apart(question)
         permit = bool(len(reason) % 2)
-        return settle(permit, reason, (), (), (), revision=page.revision, expires_ns=expires)
+        return kept(page, permit, reason, expires)
 
     local = Local(page, answer, slots=64)
     names = ["a", "b", "ab", "", "\u00e9", "\u4e00", "\U0001f600", "a\0"]
@@ -365,7 +375,7 @@ def test_random_histories_never_get_the_answer_of_another_question_or_an_older_r
         assert verdict.reason == told_apart(question)
         assert verdict.permit is bool(len(verdict.reason) % 2)
         assert verdict.revision == page.revision
-        assert not verdict.cached or verdict.expires_ns > 0
+        assert not verdict.cached or verdict.kept_ns > 0
         if chance.random() < 0.002:
             page.bump()
     usage = local.usage()
@@ -387,3 +397,61 @@ def test_a_wall_clock_that_was_set_ends_what_was_kept_and_the_next_answer_is_kep
     assert not local.check(*ALICE).cached  # sees the step back to what the clock says, too
     assert local.check(*ALICE).cached
     assert (page.revision, len(pdp.asked)) == (2, 2)
+
+
+def leased(boot: int = 5) -> tuple[Page, Page]:
+    """The page of a daemon, and the same as a client maps it."""
+    memory = mmap.mmap(-1, PAGE_BYTES)
+    return Page(boot, memory), Page.reader(memory, boot)
+
+
+def now_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def test_a_page_of_a_daemon_is_believed_only_while_its_lease_is_renewed() -> None:
+    daemon, reader = leased()
+    local = Local(reader, lambda *_: kept(reader, True, "", now_ns() + 10**11))
+    local.check(*ALICE)
+    assert not local.check(*ALICE).cached, "its lease was never renewed"
+    daemon.renew(now_ns() + 90_000_000)
+    assert local.check(*ALICE).cached
+    daemon.renew(now_ns() - 1)
+    assert not local.check(*ALICE).cached
+    daemon.renew(now_ns() + 90_000_000)
+    assert local.check(*ALICE).cached
+    daemon.renew(0)
+    assert not local.check(*ALICE).cached
+
+
+def test_a_revoke_ends_what_hangs_on_its_slot_and_leaves_the_rest() -> None:
+    daemon, reader = leased()
+    slots = {"Document::1": struct.pack("<2H", 0, 70), "Document::2": struct.pack("<2H", 0, 71)}
+    local = Local(reader, lambda s, a, r, *_: kept(reader, True, "", now_ns() + 10**11, stamps=slots[r]))
+    ask = {r: lambda r=r: local.check("User::alice", "read", r).cached for r in slots}
+    for question in ask.values():
+        question()
+    daemon.renew(now_ns() + 90_000_000)
+    daemon.revoke([70])
+    assert [ask["Document::1"](), ask["Document::2"]()] == [False, True]
+    daemon.renew(now_ns() + 90_000_000)
+    assert [ask["Document::1"](), ask["Document::2"]()] == [True, True]
+    daemon.bump()
+    assert [ask["Document::1"](), ask["Document::2"]()] == [False, False]
+
+
+def test_an_answer_that_was_revoked_on_its_way_or_is_of_another_boot_is_not_kept() -> None:
+    daemon, reader = leased()
+    daemon.renew(now_ns() + 90_000_000)
+    slot, other = struct.pack("<2H", 0, 70), Page(6)
+    late: list[Verdict] = []
+    local = Local(reader, lambda *_: late.pop())
+    late.append(kept(reader, True, "", now_ns() + 10**11, stamps=slot))
+    daemon.revoke([70])
+    local.check(*ALICE)
+    late.append(kept(other, True, "", now_ns() + 10**11, stamps=slot))
+    assert not local.check(*ALICE).cached
+    late.append(kept(reader, True, "", now_ns() + 10**11, stamps=slot))
+    assert not local.check(*ALICE).cached
+    daemon.renew(now_ns() + 90_000_000)
+    assert local.check(*ALICE).cached

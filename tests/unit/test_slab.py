@@ -26,7 +26,7 @@ def test_any_chain_given_back_is_room_for_any_other(blocks: int):
         size = r.randint(1, 60 * blocks - 4)
         key = b"%04d" % n
         if put(cache, key, bytes([n & 0xFF]) * size):
-            assert get(cache, key)[3] == bytes([n & 0xFF]) * size
+            assert get(cache, key).payload == bytes([n & 0xFF]) * size
         assert cache.usage()["blocks_used"] <= blocks
         assert cache.usage()["blocks_used"] == cache.owned(1)[1]
     assert cache.usage()["inserts"] == 3000
@@ -49,4 +49,4 @@ def test_chains_of_many_entries_never_mix():
             known[key] = (n, payload)
         other = b"%d" % r.randrange(400)
         if found := get(cache, other):
-            assert (found[1], found[3]) == known[other]
+            assert (found[1], found.payload) == known[other]

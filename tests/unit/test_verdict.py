@@ -2,6 +2,7 @@
 
 import pytest
 
+from pepcore.core.cache import Stored
 from pepcore.core.verdict import Verdict, body, deny, payload, read, settle, stored_body
 from pepcore.errors import FAULTS, BadRequest, Denied, Fault, PdpFault
 from pepcore.model import Obligation
@@ -127,7 +128,9 @@ def test_nothing_to_say_is_no_payload():
     ("expires", "limit", "left"), [(5_000_000, -1, 5), (5_000_000, 2, 2), (5_000_000, 0, 0), (0, -1, 0)]
 )
 def test_a_stored_body_tells_no_more_than_is_left(expires: int, limit: int, left: int):
-    data = stored_body((True, 3, expires, b""), now=0 if expires else 10, boot=1, revision=2, limit_ms=limit)
+    data = stored_body(
+        Stored(True, 3, expires, 2, b"", b"", False), now=0 if expires else 10, boot=1, limit_ms=limit
+    )
     assert int.from_bytes(data[4:8], "little") == left
     assert data[:4] == b"\x01\x00\x01\x00"
 
@@ -148,7 +151,7 @@ def test_a_lifetime_of_weeks_is_read_as_it_was_written():
         verdict(1, {"reason": 1}),
         verdict(1, pack({"reason": "a"}) + pack({})),
         verdict(1, b"\x81" + text(b"policies") + b"\xdc\x00\x01" + text(b"p")),
-        verdict(1, stamps=[(65536, 1)]),
+        verdict(1, lifetime=5, keep=6),
         verdict(0, fault=14),
         verdict(0, fault=255),
         verdict(1, fault=1),
@@ -159,12 +162,12 @@ def test_a_lifetime_of_weeks_is_read_as_it_was_written():
 def test_a_body_in_any_other_form_is_refused(data: bytes):
     with pytest.raises(BadRequest):
         read(data, HANDLES, 0)
-    assert read(verdict(1, {"reason": "a"}, stamps=[(65535, 1)]), HANDLES, 0).permit
+    assert read(verdict(1, {"reason": "a"}, stamps=[65535]), HANDLES, 0).permit
 
 
 def test_every_mutation_of_a_permit_is_refused_or_says_what_its_bytes_say():
     whole = verdict(
-        1, {"obligations": [["o1", "redact", {"fields": ["/a"]}]], "reason": "r"}, lifetime=5, stamps=[(1, 2)]
+        1, {"obligations": [["o1", "redact", {"fields": ["/a"]}]], "reason": "r"}, lifetime=5, stamps=[1]
     )
     for i in range(len(whole)):
         for value in range(256):

@@ -107,7 +107,7 @@ def verdict(
     flags: int = 0,
     lifetime: int = 0,
     keep: int = 0,
-    stamps: list[tuple[int, int]] | None = None,
+    stamps: list[int] | None = None,
     count: int | None = None,
     size: int | None = None,
 ) -> bytes:
@@ -126,7 +126,7 @@ def verdict(
         BOOT,
         REVISION,
     )
-    return fixed + data + b"".join(struct.pack("<IQ", *stamp) for stamp in stamps)
+    return fixed + data + struct.pack(f"<{len(stamps)}H", *stamps)
 
 
 PLAIN = [["User", "alice", {}], ["read", {}], ["Document", "roadmap", {}], {}, []]
