@@ -12,6 +12,7 @@ import pytest
 
 from pepcore import freshness
 from pepcore.core.cache import Cache
+from pepcore.core.page import Page
 from pepcore.enforcer import Enforcer
 from pepcore.flight import Times
 from pepcore.model import Decision

@@ -1181,7 +1181,8 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
   size_t len = (size_t)(body.end - b);
   if (len < 40) return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's verdict is shorter than 40 bytes");
   uint64_t payload = pep_i_get_le(b + 12, 4), stamps = b[3];
-  if (b[0] > 1 || b[2] > 1 || (b[0] && b[1]) || stamps > 32 || len != 40 + payload + 12 * stamps)
+  if (b[0] > 1 || b[2] > 1 || (b[0] && b[1]) || stamps > 32 || len != 40 + payload + 2 * stamps ||
+      pep_i_get_le(b + 8, 4) > pep_i_get_le(b + 4, 4))
     return pep_i_deny(v, PEP_BAD_FRAME, "the daemon's verdict is malformed");
   pep_cursor rest = {b + 40, b + 40 + payload, 0};
   if (!pep_i_read_payload(v, rest)) {

@@ -25,7 +25,7 @@ PROPERTIES = {"k": [1, -200, 0.5, None, True, "\u00e9" * 20], "l": {"a": 1, "b":
 SEEDS = [
     frames.verdict(1),
     frames.verdict(0, {"reason": "no\u00e9", "policies": ["p", "q"]}),
-    frames.verdict(1, {"reason": "y"}, stamps=[(1, 2)]),
+    frames.verdict(1, {"reason": "y"}, stamps=[1]),
     frames.verdict(1, {"obligations": [["o", "mask", PROPERTIES]], "policies": ["p"]}),
 ]
 BYTES = bytes.fromhex("00 01 02 7f 80 90 c1 c4 cc d0 d9 db dd ff")
@@ -52,8 +52,8 @@ def judge(reply: bytes) -> tuple[bool, bool]:
         or length < 40
     ):
         return fault
-    permit, code, bits, stamps, _, _, size = struct.unpack_from("<BBBBIII", body)
-    if permit > 1 or code or bits > 1 or stamps > 32 or 40 + size + 12 * stamps != length:
+    permit, code, bits, stamps, life, keep, size = struct.unpack_from("<BBBBIII", body)
+    if permit > 1 or code or bits > 1 or stamps > 32 or keep > life or 40 + size + 2 * stamps != length:
         return fault
     payload = body[40 : 40 + size]
     try:
@@ -122,8 +122,9 @@ def test_mutated_replies_are_judged_as_an_independent_reader_does(programs: dict
 
 
 TWINS = {
-    "length of the verdict": ("|| len != 40 + payload + 12 * stamps", ""),
+    "length of the verdict": ("|| len != 40 + payload + 2 * stamps ", ""),
     "decision above 1": ("b[0] > 1 || ", ""),
+    "kept for longer than it stands": (" ||\n      pep_i_get_le(b + 8, 4) > pep_i_get_le(b + 4, 4)", ""),
     "unknown flag": ("b[2] > 1 || ", ""),
     "request id": (" || pep_i_get_le(h + 16, 8) != id", ""),
     "order of keys": ("if (order > 0 || (!order && key->len >= next.len)) return 0;", "(void)order;"),

@@ -112,6 +112,7 @@ def replies() -> list[dict[str, Any]]:
     reply("unknown-verdict-flag", verdict(1, flags=2), expect=bad)
     reply("33-stamps", verdict(1, stamps=list(range(33))), expect=bad)
     reply("stamps-cut", verdict(1, stamps=[1])[:-1], expect=bad)
+    reply("kept-for-longer-than-it-stands", verdict(1, lifetime=5, keep=6), expect=bad)
     reply("stamps-miscounted", verdict(1, count=1), expect=bad)
     reply("verdict-of-39-bytes", permit[:39], expect=bad)
     reply("verdict-empty", b"", expect=bad)
