@@ -7,6 +7,8 @@ Never: decides whether an answer is too old (`freshness` does); keeps a fault, o
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import freshness
 from .core.cache import Cache
 from .core.page import Page
@@ -14,14 +16,15 @@ from .core.verdict import Verdict, body
 from .errors import DeadlinePassed, Expired, Fault
 from .flight import Flight
 from .model import Decision
+from .revocation import Revocation
 from .settlement import Settlement, single_use
 
 
 class Answers:
     """What an enforcer does with a decision that stands."""
 
-    def __init__(self, cache: Cache, page: Page, settlement: Settlement) -> None:
-        self.cache, self.page, self.settlement = cache, page, settlement
+    def __init__(self, cache: Cache, page: Page, settlement: Settlement, revocation: Revocation) -> None:
+        self.cache, self.page, self.settlement, self.revocation = cache, page, settlement, revocation
 
     def share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> tuple[Verdict, bytes] | None:
         """The verdict that serves all who wait, kept for those who come; None: there is none for all."""
@@ -46,6 +49,14 @@ class Answers:
         verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
         left = freshness.left_ms(not_after, wall_ms)
         return verdict, body(verdict, encoded, now, left, self.settlement.times.keep_ms)
+
+    def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
+        """Add to an explanation what would be enforced, and whether the answer is cached."""
+        explanation.update(self.settlement.preview(flight, explanation))
+        self.revocation.explain(explanation, flight.key, flight.asked_ms)
+        stored = self.cache.get(flight.partition.number, flight.key, now, self.page)
+        explanation["cached"] = stored is not None
+        explanation["cached_left_ms"] = (stored.expires - now) // 1_000_000 if stored else 0
 
     def _keep(self, flight: Flight, verdict: Verdict, encoded: bytes, now: int) -> None:
         if verdict.fault == 0 and verdict.expires_ns > now:

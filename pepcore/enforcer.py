@@ -1,4 +1,4 @@
-"""The pipeline, sans I/O: ask, answer, tick. Read this first.
+"""The pipeline, sans I/O: ask, answer, revoke, tick. Read this first.
 
     ask ──► cache ──hit──────────────────────────────► reply
               └─miss─► flight ─► (host asks the PDP) ─► answer ─► settle ─► cache ─► replies
@@ -22,12 +22,14 @@ from typing import Any
 from . import freshness
 from .answers import Answers
 from .batches import TOO_OLD, Batches
+from .blocks import Blocks
 from .core.cache import Cache
 from .core.page import Page
 from .core.verdict import Verdict, body
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
 from .model import Decision
+from .revocation import Revocation
 from .settlement import Notifier, Settlement, usable
 from .waiting import Waiting
 from .wire import Semantic
@@ -46,14 +48,16 @@ class Enforcer:
         *,
         numbers: Iterator[int] | None = None,
         notify: Notifier | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         self.cache, self.page, self.times = cache, page, times or Times()
+        self.revocation = Revocation(page, blocks)
         self.draining = False
         self.settlement = Settlement(page, self.times, numbers, notify)
         self._flights: dict[tuple[int, bytes], Flight] = {}
         self._queue: OrderedDict[int, OrderedDict[Flight, None]] = OrderedDict()
         self._waiting = Waiting()
-        self._answers = Answers(cache, page, self.settlement)
+        self.answers = Answers(cache, page, self.settlement, self.revocation)
         self._batches = Batches(cache, page, self.settlement)
         self._replies: list[Reply] = []
         self._decided: deque[tuple[Flight, Decision | Fault, tuple[Verdict, bytes] | None]] = deque()
@@ -107,6 +111,8 @@ class Enforcer:
             return self._fail(waiter, DeadlinePassed("deadline", "has passed already"), now, wall_ms)
         if self.draining:
             return self._fail(waiter, Draining("", "this daemon is stopping: ask its successor"), now, wall_ms)
+        if not explain and (denied := self.revocation.denied(key, wall_ms)):
+            return self._blocked(partition, key, waiter, denied, now, wall_ms)
         if not self._waiting.has_room(partition.owner, len(key), self.times):
             waiting = self._waiting.of_owner(partition.owner)
             fault = Overloaded("", f"{waiting} questions of this peer wait for the PDP already: ask later")
@@ -120,6 +126,14 @@ class Enforcer:
                 self._flights[partition.number, key] = flight
             self._queue.setdefault(partition.owner, OrderedDict())[flight] = None
         return self._waiting.enter(flight, waiter)
+
+    def _blocked(
+        self, partition: Partition, key: bytes, waiter: Waiter, denied: Decision, now: int, wall_ms: int
+    ) -> None:
+        """A deny that no PDP is asked for, kept like another: who lifts the block revokes its tag."""
+        flight = Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms)
+        self._waiting.enter(flight, waiter)
+        self.answer(flight, denied, now, wall_ms)
 
     # ---- the host's side: work out, decisions in ----
 
@@ -156,7 +170,7 @@ class Enforcer:
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         stands = freshness.stands(flight, outcome, self.times, self.page, now)
         self.late += not stands
-        self._decided.append((flight, outcome, self._answers.share(flight, outcome, now, wall_ms) if stands else None))
+        self._decided.append((flight, outcome, self.answers.share(flight, outcome, now, wall_ms) if stands else None))
         self.release(now, wall_ms, most)
 
     @property
@@ -176,9 +190,7 @@ class Enforcer:
                     self._ask_again(waiter, flight, now, wall_ms)
                 elif waiter.batch is None:
                     until = waiter.deadline_ns
-                    verdict, whole = self._answers.within(
-                        flight, outcome, shared, until, waiter.not_after, now, wall_ms
-                    )
+                    verdict, whole = self.answers.within(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
                     self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
                 elif freshness.in_time(waiter.deadline_ns, now):
                     waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
@@ -192,7 +204,7 @@ class Enforcer:
 
     def take_alone(self, partition: Partition, key: bytes, now: int, wall_ms: int) -> Flight | None:
         """A flight that nobody can join and no alarm watches. None: others wait, so ask the long way."""
-        if self.draining or len(self._waiting):
+        if self.draining or len(self._waiting) or self.revocation.denied(key, wall_ms):
             return None
         self.asked += 1
         return Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms)
@@ -205,9 +217,9 @@ class Enforcer:
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         if not freshness.stands(flight, outcome, self.times, self.page, now):
             return None
-        shared = self._answers.share(flight, outcome, now, wall_ms)
+        shared = self.answers.share(flight, outcome, now, wall_ms)
         until = self._until(flight.asked_ns, deadline_ns)
-        return self._answers.within(flight, outcome, shared, until, not_after, now, wall_ms)[1]
+        return self.answers.within(flight, outcome, shared, until, not_after, now, wall_ms)[1]
 
     def _ask_again(self, waiter: Waiter, flight: Flight, now: int, wall_ms: int) -> None:
         """The answer is too old to stand: whoever waits is asked for once more within its deadline, else denied."""
@@ -220,17 +232,10 @@ class Enforcer:
 
     def explained(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
         """What the PDP says about how it would decide goes to who asked for it. Never cached, never enforced."""
-        self.complete(flight, explanation, now)
+        self.answers.complete(flight, explanation, now)
         for waiter in list(flight.waiters):
             self._waiting.leave(waiter)
             self._replies.append(Reply(waiter.to, waiter.request, waiter.local, explanation=explanation))
-
-    def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
-        """Add to an explanation what would be enforced, and whether the answer is cached."""
-        explanation.update(self.settlement.preview(flight, explanation))
-        stored = self.cache.get(flight.partition.number, flight.key, now, self.page)
-        explanation["cached"] = stored is not None
-        explanation["cached_left_ms"] = (stored.expires - now) // 1_000_000 if stored else 0
 
     def tick(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""

@@ -19,8 +19,10 @@ from .model import Decision
 
 def may_join(flight: Flight, page: Page) -> bool:
     """A follower may join a flight that is not with the PDP yet, or of which no entity was revoked since it is."""
-    return not flight.taken or flight.revision == page.revision or (
-        page.untouched(stamps(page, flight.key), flight.revision)
+    return (
+        not flight.taken
+        or flight.revision == page.revision
+        or (page.untouched(stamps(page, flight.key), flight.revision))
     )
 
 

@@ -254,7 +254,7 @@ class Embedded:
         with self._lock:
             told = self._pdp.explain(read_question(key), wall)
             flight = Flight(self._partition, key, {}, True, True, self._page.revision, now, wall)
-            self._enforcer.complete(flight, told, now)
+            self._enforcer.answers.complete(flight, told, now)
         return told
 
     def reload(

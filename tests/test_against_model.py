@@ -202,8 +202,14 @@ def partition_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "plant",
     [
-        hand_moves_on, stale_is_served, lives_a_tick_longer, follower_joins_anything, partition_is_no_part_of_the_key,
-        a_revoke_ends_everything, a_tag_of_the_answer_is_forgotten, what_a_flight_crossed_is_not_looked_at,
+        hand_moves_on,
+        stale_is_served,
+        lives_a_tick_longer,
+        follower_joins_anything,
+        partition_is_no_part_of_the_key,
+        a_revoke_ends_everything,
+        a_tag_of_the_answer_is_forgotten,
+        what_a_flight_crossed_is_not_looked_at,
     ],  # fmt: skip
 )
 def test_the_generator_first_finds_a_planted_difference(

@@ -128,9 +128,7 @@ def test_nothing_to_say_is_no_payload():
     ("expires", "limit", "left"), [(5_000_000, -1, 5), (5_000_000, 2, 2), (5_000_000, 0, 0), (0, -1, 0)]
 )
 def test_a_stored_body_tells_no_more_than_is_left(expires: int, limit: int, left: int):
-    data = stored_body(
-        Stored(True, 3, expires, 2, b"", b"", False), now=0 if expires else 10, boot=1, limit_ms=limit
-    )
+    data = stored_body(Stored(True, 3, expires, 2, b"", b"", False), now=0 if expires else 10, boot=1, limit_ms=limit)
     assert int.from_bytes(data[4:8], "little") == left
     assert data[:4] == b"\x01\x00\x01\x00"
 
@@ -166,9 +164,7 @@ def test_a_body_in_any_other_form_is_refused(data: bytes):
 
 
 def test_every_mutation_of_a_permit_is_refused_or_says_what_its_bytes_say():
-    whole = verdict(
-        1, {"obligations": [["o1", "redact", {"fields": ["/a"]}]], "reason": "r"}, lifetime=5, stamps=[1]
-    )
+    whole = verdict(1, {"obligations": [["o1", "redact", {"fields": ["/a"]}]], "reason": "r"}, lifetime=5, stamps=[1])
     for i in range(len(whole)):
         for value in range(256):
             data = whole[:i] + bytes([value]) + whole[i + 1 :]

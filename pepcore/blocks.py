@@ -1,0 +1,100 @@
+"""Blocks: denies that stand in front of the PDP until they are lifted or over. The kill switch.
+
+Promises: a block matches the subject and every member of its principal chain; while its list cannot be read, everything
+is denied and says so; what is written out reads back as it was.
+Never: reads a clock or a file (the caller passes the wall time, and bytes); is looked at on a hit: who blocks a tag
+revokes it too, so that nothing cached stands in front of the list.
+
+INVARIANT: a tag is blocked once; a later block of it replaces the earlier.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .model import Entity, Question
+
+MOST = 10_000
+LONGEST = 1024
+"""Characters of a tag, and of a reason."""
+
+read_question = msgspec.msgpack.Decoder(Question).decode
+
+
+class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who is blocked, why, since and until when (Unix milliseconds; until 0: without end), and by whom."""
+
+    tag: str
+    reason: str
+    since: int
+    until: int
+    by: str
+
+    def over(self, wall_ms: int) -> bool:
+        return 0 < self.until <= wall_ms
+
+
+class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    version: int
+    blocks: tuple[Block, ...]
+
+
+_read = msgspec.json.Decoder(_Written).decode
+_write = msgspec.json.Encoder().encode
+
+
+class Blocks:
+    """The list in force. `broken` says why everything is denied, "": nothing is."""
+
+    def __init__(self) -> None:
+        self.broken = ""
+        self._by_tag: dict[str, Block] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_tag or self.broken)
+
+    def add(self, block: Block) -> None:
+        self._by_tag[block.tag] = block
+
+    def lift(self, tag: str) -> bool:
+        """Whether there was a block to lift."""
+        return self._by_tag.pop(tag, None) is not None
+
+    def full(self, tag: str) -> bool:
+        """Whether there is no room for one more."""
+        return tag not in self._by_tag and len(self._by_tag) >= MOST
+
+    def active(self, wall_ms: int) -> list[Block]:
+        """What is in force, oldest first; what is over is forgotten."""
+        for block in [b for b in self._by_tag.values() if b.over(wall_ms)]:
+            del self._by_tag[block.tag]
+        return sorted(self._by_tag.values(), key=lambda b: b.since)
+
+    def match(self, key: bytes, wall_ms: int) -> Block | None:
+        """The block that denies this canonical question, or None."""
+        if self.broken:
+            return Block("", f"the list of blocks cannot be read: {self.broken}", 0, 0, "")
+        question = read_question(key)
+        for entity in (question.subject, *question.chain):
+            block = self._by_tag.get(tag_of(entity))
+            if block is not None and not block.over(wall_ms):
+                return block
+        return None
+
+    def written(self, wall_ms: int) -> bytes:
+        """The list as it is kept on disk."""
+        return _write(_Written(1, tuple(self.active(wall_ms))))
+
+    def read(self, data: bytes) -> None:
+        """Take over what was kept. Raises ValueError where it cannot be read in every word."""
+        kept = _read(data)
+        if kept.version != 1:
+            raise ValueError(f"version `{kept.version}` is not known here")
+        if any(not 0 < len(b.tag) <= LONGEST for b in kept.blocks) or len(kept.blocks) > MOST:
+            raise ValueError("it holds a tag, or a number of blocks, that cannot be")
+        self._by_tag = {b.tag: b for b in kept.blocks}
+
+
+def tag_of(entity: Entity) -> str:
+    """An entity as revokes and blocks name it."""
+    return f"{entity.type}::{entity.id}"
