@@ -36,6 +36,8 @@ def milliseconds(text: str) -> int:
 class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = ""
     """Path of the Unix socket; empty: the run directory."""
+    state: str = ""
+    """Folder of what outlives the daemon (blocks); empty: beside the socket, or the system's state directory."""
     workers: int = -1
     """Worker processes for misses; -1: one less than the cores, at least one."""
     watch: bool = True
@@ -81,6 +83,8 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Longest life of a cached permit."""
     deny: str = "1s"
     """Life of a cached deny."""
+    clients: str = "60s"
+    """For how long clients that map the page may keep an answer by themselves; `0s`: not at all."""
 
 
 class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -191,6 +195,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("limits.longest_deadline", limits.longest_deadline, 1),
         ("cache.permit", keep.permit, 0),
         ("cache.deny", keep.deny, 0),
+        ("cache.clients", keep.clients, 0),
     ):
         try:
             if not least <= milliseconds(text) <= LONGEST_MS:
@@ -216,7 +221,9 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
     p = config.policies
     return msgspec.structs.replace(
         config,
-        daemon=msgspec.structs.replace(config.daemon, socket=absolute(config.daemon.socket)),
+        daemon=msgspec.structs.replace(
+            config.daemon, socket=absolute(config.daemon.socket), state=absolute(config.daemon.state)
+        ),
         notify=Notify(absolute(config.notify.file)),
         policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
     )

@@ -3,9 +3,10 @@
     ask ──► cache ──hit──────────────────────────────► reply
               └─miss─► flight ─► (host asks the PDP) ─► answer ─► settle ─► cache ─► replies
 
-Promises: at most one flight per question and partition at one revision; the revision is read before the PDP is asked,
-and what the answer hangs on is compared with it when it arrives, and again when a batch is released; a deadline that passes denies; every fault
-denies and is never cached; a follower waits until its own deadline, whatever happens to its leader's.
+Promises: at most one flight per question and partition, unless a tag of it was revoked; the revision is read before
+the PDP is asked, and what the answer hangs on is compared with it when it arrives and again when it is released; a
+deadline that passes denies; every fault denies and is never cached; a follower waits until its own deadline, whatever
+happens to its leader's.
 Never: reads a clock, a socket or a file; builds a permit (`core.verdict.settle` does); evaluates a policy.
 
 The host (the daemon, the embedded form, a simulator) takes work with `next_flight`, brings decisions with `answer`,

@@ -27,7 +27,7 @@ def may_join(flight: Flight, page: Page) -> bool:
 
 
 def stamps_of(flight: Flight, outcome: Decision | Fault, page: Page) -> bytes:
-    """The slots that an answer hangs on: its own entities, the PDP's tags, the policies that decided, the wall clock."""
+    """The slots that an answer hangs on: its entities, the PDP's tags, the policies that decided, the wall clock."""
     if isinstance(outcome, Fault):
         return stamps(page, flight.key)
     tags = outcome.tags

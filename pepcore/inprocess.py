@@ -18,11 +18,12 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from pepclient.guard import P, R, enforced, guarded
 from pepclient.questions import (
     ActionLike,
+    Check,
     Context,
     EntityLike,
     MinRevision,
@@ -53,22 +54,6 @@ from .settlement import read_question
 SLOTS = 8192
 LONGEST_MS = 0xFFFFFFFF
 DEADLINE_NS = 200_000_000
-
-
-class Check(Protocol):
-    """What `Embedded.check` takes: the compiled method is stored as an attribute, so that no call stands before it."""
-
-    def __call__(
-        self,
-        subject: EntityLike,
-        action: ActionLike,
-        resource: EntityLike,
-        context: Context | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] = (),
-        not_after: NotAfter | None = None,
-        min_revision: MinRevision | None = None,
-    ) -> Verdict: ...
 
 
 class Embedded:

@@ -8,7 +8,8 @@ Never: touches a check that hits; that is `core/gate.pyx`. Every byte is specifi
 from __future__ import annotations
 
 import enum
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +23,10 @@ ERROR = 0xFF
 MAX_MANY = 100
 """Items of a batch: it is worked on in one piece, and must not hold the others for long. Clients split larger ones."""
 MAX_HANDLES = 64
+MAX_TAGS = 1000
+LONGEST_TAG = 1024
+
+T = TypeVar("T")
 
 
 class Op(enum.IntEnum):
@@ -35,6 +40,8 @@ class Op(enum.IntEnum):
     STATS = 8
     EXPLAIN = 9
     MAP = 10
+    BLOCKS = 11
+    LEASES = 12
 
 
 class Semantic(enum.IntEnum):
@@ -50,6 +57,8 @@ class Hello(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     client: str = ""
     handles: tuple[str, ...] = ()
+    page: bool = False
+    """Whether it wants the daemon's page, to keep answers by itself."""
     point: str = ""
     versions: tuple[int, ...] = (VERSION,)
 
@@ -67,24 +76,53 @@ class Welcome(msgspec.Struct, frozen=True):
 
     boot: int
     limits: dict[str, int]
+    page: bool
+    """Whether the page's descriptor comes with this reply."""
     partition: int
     revision: int
     server: str
     version: int
 
 
+class Revoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """End every answer that hangs on a tag, or all of them."""
+
+    all: bool = False
+    reason: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class BlockWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Deny whoever bears a tag, until then (Unix ms, 0: without end); or lift that."""
+
+    lift: bool = False
+    reason: str = ""
+    tag: str = ""
+    until: int = 0
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """It holds: no question asked after this gets an older answer.
+
+    `why`: what is not on disk that should be; `held`: leases that still have to be told.
+    """
+
+    boot: int
+    durable: bool
+    held: int
+    revision: int
+    why: str = ""
+
+
 pack = msgspec.msgpack.Encoder(order="sorted").encode
 _hello = msgspec.msgpack.Decoder(Hello).decode
+_revoke = msgspec.msgpack.Decoder(Revoke).decode
+_block = msgspec.msgpack.Decoder(BlockWanted).decode
 
 
 def read_hello(body: bytes) -> Hello:
     """Decode a hello. Raises BadRequest."""
-    try:
-        hello = _hello(body)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("hello", f"cannot be read: {error}") from None
-    if body[0] & 0xF0 != 0x80 or body[0] & 0x0F != len(unpack(body)):
-        raise BadRequest("hello", "names a member twice, or is not a map in its shortest form")
+    hello = _strict(_hello, body, "hello")
     if VERSION not in hello.versions:
         raise BadRequest("hello.versions", f"`{hello.versions}` has none that is spoken here: offer {VERSION}")
     if len(hello.handles) > MAX_HANDLES or any(not 0 < len(h) <= 64 for h in hello.handles):
@@ -92,6 +130,52 @@ def read_hello(body: bytes) -> Hello:
     if len(hello.point) > 64 or len(hello.client) > 64:
         raise BadRequest("hello", "`point` and `client` have at most 64 characters")
     return hello
+
+
+def read_revoke(body: bytes) -> Revoke:
+    """Decode a revoke. Raises BadRequest, also where it names nothing."""
+    wanted = _strict(_revoke, body, "revoke")
+    if wanted.all == bool(wanted.tags):
+        raise BadRequest("revoke", "names nothing, or all and some: send `all`, or `tags`")
+    if len(wanted.tags) > MAX_TAGS:
+        raise BadRequest("revoke.tags", f"has `{len(wanted.tags)}` tags, more than {MAX_TAGS}: send several")
+    for tag in wanted.tags:
+        _tag("revoke.tags", tag)
+    _reason("revoke.reason", wanted.reason)
+    return wanted
+
+
+def read_block(body: bytes) -> BlockWanted:
+    """Decode a block. Raises BadRequest."""
+    wanted = _strict(_block, body, "block")
+    _tag("block.tag", wanted.tag)
+    if "::" not in wanted.tag:
+        raise BadRequest("block.tag", f"`{wanted.tag}` is not a subject: write `Type::id`")
+    if not 0 <= wanted.until < 1 << 63:
+        raise BadRequest("block.until", f"`{wanted.until}` is not a time in Unix milliseconds, or 0")
+    _reason("block.reason", wanted.reason)
+    return wanted
+
+
+def _tag(field: str, tag: str) -> None:
+    if not 0 < len(tag) <= LONGEST_TAG:
+        raise BadRequest(field, f"has a tag of {len(tag)} characters: 1 to {LONGEST_TAG} are taken")
+
+
+def _reason(field: str, reason: str) -> None:
+    if len(reason) > LONGEST_TAG:
+        raise BadRequest(field, f"has {len(reason)} characters, more than {LONGEST_TAG}")
+
+
+def _strict(decode: Callable[[bytes], T], body: bytes, name: str) -> T:
+    """Decode a map that names each member once. Raises BadRequest."""
+    try:
+        value = decode(body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(name, f"cannot be read: {error}") from None
+    if body[0] & 0xF0 != 0x80 or body[0] & 0x0F != len(unpack(body)):
+        raise BadRequest(name, "names a member twice, or is not a map in its shortest form")
+    return value
 
 
 def read_many(body: bytes, depth: int) -> tuple[Semantic, list[bytes | Fault]]:

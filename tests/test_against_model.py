@@ -210,7 +210,7 @@ def partition_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
         a_revoke_ends_everything,
         a_tag_of_the_answer_is_forgotten,
         what_a_flight_crossed_is_not_looked_at,
-    ],  # fmt: skip
+    ],
 )
 def test_the_generator_first_finds_a_planted_difference(
     monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]

@@ -133,7 +133,7 @@ class InsertsUnchecked:
 def test_an_answer_computed_before_a_reload_is_never_served_after_it_by_insert(monkeypatch: pytest.MonkeyPatch):
     always(monkeypatch, "stamps_hold")  # so that the insert's own guard is all that stands
     host = Host()
-    host.enforcer._answers.cache = InsertsUnchecked(host.cache)  # type: ignore[assignment]
+    host.enforcer.answers.cache = InsertsUnchecked(host.cache)  # type: ignore[assignment]
     with pytest.raises(Broken, match="stale"):
         cached_after_a_reload(host)
     cached_after_a_reload(Host())

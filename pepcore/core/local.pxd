@@ -25,10 +25,12 @@ cdef struct Set:
 
 
 cdef class Local:
+    cdef object __weakref__
     cdef Entry* entries
     cdef Set* sets
     cdef uint64_t mask          # sets - 1
     cdef object miss
+    cdef uint64_t life          # of the process, as it was when this table began
     cdef Clocks clocks
     cdef readonly Page page
     cdef readonly uint64_t hits

@@ -24,6 +24,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from .asked cimport PyDict_GET_SIZE, context_hash, mix, same_context, same_str, str_hash
+from . cimport forks
 from .clocks cimport CLOCK_REALTIME_COARSE, boottime, unix_ms, wall_was_set
 from .page cimport REVISION, TIMED, Page, live, load, untouched
 from .verdict cimport Verdict, cached_copy
@@ -74,7 +75,7 @@ cdef class Local:
         cdef size_t sets = 1
         while sets * WAYS < slots and sets < MAX_SETS:
             sets *= 2
-        self.page, self.miss, self.mask = page, miss, sets - 1
+        self.page, self.miss, self.mask, self.life = page, miss, sets - 1, forks.life[0]
         self.entries = <Entry*> calloc(sets * WAYS, sizeof(Entry))
         self.sets = <Set*> calloc(sets, sizeof(Set))
         if self.entries == NULL or self.sets == NULL:
@@ -120,11 +121,62 @@ cdef class Local:
             return <object> e.verdict
         return self.ask(subject, action, resource, None if c == NULL else context)
 
+    def look(self, subject, action, resource, context=None):
+        """The answer that stands here, or None. For callers who ask by themselves, and then `put` what they were told."""
+        cdef PyObject* c = NULL
+        cdef uint64_t of_context = 0
+        cdef Entry* e
+        if (
+            not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
+            or not PyUnicode_CheckExact(resource)
+        ):
+            return None
+        if context is not None:
+            c = <PyObject*> context
+            of_context = context_hash(c)
+            if of_context == 0:
+                return None
+            if PyDict_GET_SIZE(c) == 0:
+                c, of_context = NULL, 0
+        e = self.find(
+            mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
+                <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
+            <PyObject*> subject, <PyObject*> action, <PyObject*> resource, c,
+        )
+        if e == NULL:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return <object> e.verdict
+
+    def put(self, subject, action, resource, context, Verdict verdict not None):
+        """Keep what was answered to these, if it may be kept. `context` is a dict that nobody else changes, or None."""
+        cdef uint64_t of_context = 0
+        if (
+            not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
+            or not PyUnicode_CheckExact(resource)
+        ):
+            return
+        if context is not None:
+            of_context = context_hash(<PyObject*> context)
+            if of_context == 0:
+                return
+            if not context:
+                context, of_context = None, 0
+        if text_of(subject, action, resource, context) <= MAX_TEXT:
+            self.keep(
+                mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
+                    <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
+                subject, action, resource, context, verdict,
+            )
+
     cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept:
         """The entry of this question if it still stands, or NULL."""
         cdef Entry* e = self.entries + (hash & self.mask) * WAYS
         cdef int64_t now
         cdef int way
+        if self.life != forks.life[0]:
+            return NULL
         for way in range(WAYS):
             if is_key(e, hash, s, a, r, context):
                 now = boottime()
@@ -168,12 +220,8 @@ cdef class Local:
             if of_context == 0:
                 return self.miss(s, a, r, copy, (), None, None)
         said = self.miss(s, a, r, copy, (), None, None)
-        if type(said) is Verdict and text_of(s, a, r, copy) <= MAX_TEXT:
-            self.keep(
-                mix(<uint64_t> str_hash(<PyObject*> s), <uint64_t> str_hash(<PyObject*> a),
-                    <uint64_t> str_hash(<PyObject*> r) ^ of_context),
-                s, a, r, copy, <Verdict> said,
-            )
+        if type(said) is Verdict:
+            self.put(s, a, r, copy, <Verdict> said)
         return said
 
     cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1:
@@ -184,7 +232,7 @@ cdef class Local:
         cdef Entry* e
         cdef int64_t now = boottime()
         cdef int place
-        if v.fault != 0 or v.kept_ns <= now or v.boot != self.page.boot or not self.page.untouched(v.stamps, v.revision):
+        if self.life != forks.life[0] or v.fault != 0 or v.kept_ns <= now or v.boot != self.page.boot or not self.page.untouched(v.stamps, v.revision):
             return 0
         place = self.place(hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c, now)
         e = self.entries + (hash & self.mask) * WAYS + place
@@ -223,7 +271,8 @@ cdef class Local:
 
     def renew(self, Page page not None):
         """Another life of the counters, as in a forked child: start empty."""
-        self.page = page
+        self.page, self.life = page, forks.life[0]
+        self.hits = self.misses = self.evictions = 0
         self.clear()
 
     def clear(self):

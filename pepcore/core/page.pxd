@@ -25,7 +25,7 @@ cdef extern from *:
     """
     #define PEP_LEASE_NS 100000000LL
     """
-    int64_t LEASE_NS "PEP_LEASE_NS"             # how long a daemon that says nothing is believed
+    int64_t PEP_LEASE_NS                        # how long a daemon that says nothing is believed
 
 
 cdef class Page:
@@ -58,8 +58,8 @@ cdef inline bint untouched(const uint64_t* words, const unsigned char* stamps, i
 
 
 cdef inline bint live(Page page, int64_t now) noexcept:
-    """True where whoever writes this page is there: its lease ends within the next LEASE_NS.
+    """True where whoever writes this page is there: its lease ends within the next PEP_LEASE_NS.
 
     One unsigned comparison, so that a deadline far ahead (a clock of another time namespace) is no life either.
     """
-    return not page.leased or load(page.words + LEASE) - <uint64_t> now <= <uint64_t> LEASE_NS
+    return not page.leased or load(page.words + LEASE) - <uint64_t> now <= <uint64_t> PEP_LEASE_NS

@@ -23,6 +23,7 @@ from .cursor cimport le16
 _MAGIC = int.from_bytes(b"PEPPAGE1", "little")
 PAGE_BYTES = 8 * (SLOT + SLOTS)
 SLOT_EVERY, SLOT_TIMED = EVERY, TIMED
+LEASE_NS = PEP_LEASE_NS
 
 
 @cython.final

@@ -12,7 +12,7 @@ from ..config import Config, milliseconds
 from ..flight import Times
 
 FIXED = {
-    "daemon": ("socket", "watch"),
+    "daemon": ("socket", "state", "watch"),
     "limits": ("frame", "depth"),
     "cache": ("slots", "slab_mib", "quota"),
 }
@@ -23,6 +23,7 @@ def times(config: Config) -> Times:
     return Times(
         permit_ms=milliseconds(config.cache.permit),
         deny_ms=milliseconds(config.cache.deny),
+        keep_ms=milliseconds(config.cache.clients),
         deadline_ns=milliseconds(config.limits.deadline) * 1_000_000,
         longest_deadline_ns=milliseconds(config.limits.longest_deadline) * 1_000_000,
         waiting=config.limits.waiting,

@@ -32,8 +32,8 @@ class Connection:
     `partitions` were made by its hellos.
     """
 
-    def __init__(self, service: Service, sock: socket.socket, peer: Peer) -> None:
-        self.service, self.peer = service, peer
+    def __init__(self, service: Service, sock: socket.socket, peer: Peer, administrator: bool = False) -> None:
+        self.service, self.peer, self.administrator = service, peer, administrator
         self.closed = False
         self.asks: deque[Ask] = deque()
         self.asked_ns = 0
@@ -55,6 +55,11 @@ class Connection:
         )  # fmt: skip
         self._loop.add_reader(sock, self._turn.readable)
         self._reading = True
+
+    def give(self, fd: int) -> None:
+        """Pass a descriptor with the next replies. They are all that is sent: a hello comes before anything waits."""
+        if not self._queued:
+            self._turn.passed = fd
 
     # ---- reading ----
 

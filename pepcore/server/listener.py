@@ -1,4 +1,4 @@
-"""The listening socket: accepts peers, names them, hands them on.
+"""A listening socket: accepts peers, names them, hands them on.
 
 Promises: a peer is named by the kernel before a byte of it is read; a peer that is not admitted sees its connection
 closed behind an error frame, which a client takes as a deny; running out of descriptors closes the surplus at once
@@ -31,10 +31,10 @@ REST_S = 0.1
 
 
 class Listener:
-    """Accepts for a service until closed."""
+    """Accepts for a service until closed; `administrators`: nobody else."""
 
-    def __init__(self, service: Service, sock: socket.socket) -> None:
-        self._service, self._sock = service, sock
+    def __init__(self, service: Service, sock: socket.socket, administrators: bool = False) -> None:
+        self._service, self._sock, self._administrators = service, sock, administrators
         self._spare = -1
         self._resting: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
@@ -55,7 +55,7 @@ class Listener:
                 return
             sock.setblocking(False)
             try:
-                peer = self._service.admit(sock)
+                peer = self._service.admit(sock, self._administrators)
             except (Fault, OSError) as refused:
                 logs.limited("a peer was refused", reason=str(refused))
                 if isinstance(refused, Fault):
@@ -63,7 +63,7 @@ class Listener:
                         sock.send(error(1, 0, refused))  # to the hello that it has sent, or is about to send
                 sock.close()
                 continue
-            self._service.connected(Connection(self._service, sock, peer))
+            self._service.connected(Connection(self._service, sock, peer, self._administrators))
 
     def _turn_away(self) -> None:
         """No descriptor is left: use the spare one to close the next peer, so that it need not wait."""

@@ -2,12 +2,13 @@
 
 Promises: one daemon per socket path, by a lock that is taken first and held for life, so that a socket file found
 afterwards is stale and can be removed without a race; directory 0750, socket 0660 from the moment it exists; on the
-way out only our own socket file is removed.
+way out only our own socket files are removed.
 Never: follows a socket path that is something else than a socket; removes the lock file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -15,8 +16,11 @@ import stat
 from pathlib import Path
 
 from ..errors import ConfigError
+from . import clock
 
 BACKLOG = 1024
+LONGEST = 101
+"""Bytes of a socket path: 107 go into a Unix address, six are for the name of the administration socket."""
 
 
 def default_path() -> Path:
@@ -32,13 +36,30 @@ def default_path() -> Path:
     raise ConfigError("no place for the socket: XDG_RUNTIME_DIR is not set, so pass `--socket PATH`")
 
 
+def state_of(given: str, path: Path, named: bool) -> Path:
+    """The folder of what outlives a daemon, as its blocks: given in the config, systemd's, the system's or the user's
+    own; beside the socket where that has a path of its own (`named`)."""
+    if given:
+        return Path(given)
+    if named:
+        return path.with_name(path.name + ".state")
+    from_systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if from_systemd:
+        return Path(from_systemd)
+    if os.geteuid() == 0:
+        return Path("/var/lib/pepcore")
+    own = os.environ.get("XDG_STATE_HOME", "") or os.path.expanduser("~/.local/state")
+    return Path(own) / "pepcore"
+
+
 class Place:
     """A socket path, held by this process."""
 
     def __init__(self, path: Path) -> None:
-        if len(os.fsencode(path)) > 107:
-            raise ConfigError(f"socket `{path}` is longer than the 107 bytes that a Unix socket address takes")
+        if len(os.fsencode(path)) > LONGEST:
+            raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
+        self.admin = path.with_name(path.name + ".admin")
         try:
             before = os.umask(0o027)  # what is made here has these modes under any umask
             try:
@@ -53,40 +74,40 @@ class Place:
         except OSError:
             os.close(self._lock)
             raise ConfigError(f"socket `{path}` belongs to a running daemon: stop it, or pass another path") from None
-        self._inode: tuple[int, int] | None = None
+        self.taken_ns = clock.now()
+        self._inodes: dict[Path, tuple[int, int]] = {}
 
-    def listen(self) -> socket.socket:
-        """Bind the socket. The lock is held, so what is there is stale."""
+    def listen(self, path: Path) -> socket.socket:
+        """Bind one of our sockets. The lock is held, so what is there is stale."""
         try:
-            if not stat.S_ISSOCK(self.path.lstat().st_mode):
-                raise ConfigError(f"socket `{self.path}` is a file of another kind: remove it, or pass another path")
-            self.path.unlink()
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise ConfigError(f"socket `{path}` is a file of another kind: remove it, or pass another path")
+            path.unlink()
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise ConfigError(f"socket `{self.path}`: the stale one cannot be removed: {error.strerror}") from None
+            raise ConfigError(f"socket `{path}`: the stale one cannot be removed: {error.strerror}") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         before = os.umask(0o117)
         try:
-            listener.bind(str(self.path))
+            listener.bind(str(path))
         except OSError as error:
             listener.close()
-            raise ConfigError(f"socket `{self.path}` cannot be bound: {error.strerror}") from None
+            raise ConfigError(f"socket `{path}` cannot be bound: {error.strerror}") from None
         finally:
             os.umask(before)
         listener.listen(BACKLOG)
-        info = self.path.lstat()
-        self._inode = info.st_dev, info.st_ino
+        info = path.lstat()
+        self._inodes[path] = info.st_dev, info.st_ino
         return listener
 
     def leave(self) -> None:
-        """Remove the socket file if it is still ours."""
-        try:
-            info = self.path.lstat()
-            if (info.st_dev, info.st_ino) == self._inode:
-                self.path.unlink()
-        except OSError:
-            pass
+        """Remove the socket files that are still ours."""
+        for path, inode in self._inodes.items():
+            with contextlib.suppress(OSError):
+                info = path.lstat()
+                if (info.st_dev, info.st_ino) == inode:
+                    path.unlink()
 
     def close(self) -> None:
         self.leave()

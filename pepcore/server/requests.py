@@ -60,10 +60,12 @@ class Requests:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
             connection.waiting -= 1
             service.ready(connection, reply(ask.op, ask.id, ask.local, pack(stats(service))))
-        elif ask.op in (Op.LEASE, Op.END_LEASE, Op.REVOKE, Op.BLOCK, Op.MAP):
+        elif ask.op in (Op.REVOKE, Op.BLOCK, Op.BLOCKS):
+            raise Refused("op", f"`{Op(ask.op).name.lower()}` is taken on the administration socket only")
+        elif ask.op in (Op.LEASE, Op.END_LEASE, Op.LEASES, Op.MAP):
             raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
         else:
-            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 10")
+            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 12")
 
     def _admitted(self, partition: Partition, key: bytes) -> None:
         subject = read_question(key).subject

@@ -21,7 +21,7 @@ from ..config import Config, milliseconds
 from ..errors import ConfigError
 from ..pdp.cedar_source import Source, read_source
 from . import clock, logs, systemd
-from .place import Place, default_path
+from .place import Place, default_path, state_of
 from .processes import Process, end_all, spawn
 from .workers import Workers
 
@@ -117,7 +117,8 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        service = Service(config, str(place.path))
+        state = state_of(config.daemon.state, place.path, bool(config.daemon.socket) and passed is None)
+        service = Service(config, str(place.path), state, place.taken_ns)
     except MemoryError:
         raise ConfigError("`cache.slots` and `cache.slab_mib` ask for more memory than there is") from None
     reloader = Reloader(service, reread, seen)
@@ -131,8 +132,9 @@ async def serve(
         return 0
     if why := activated.result():
         raise ConfigError(why)
-    listener = passed or place.listen()
-    accepting = Listener(service, listener)
+    administrators = Listener(service, place.listen(place.admin), administrators=True)
+    accepting = Listener(service, passed or place.listen(place.path))
+    service.renewal.start()
     tasks = [asyncio.create_task(reloader.run())]
     if config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
@@ -151,8 +153,10 @@ async def serve(
     systemd.notify("STOPPING=1")
     logs.info("draining", waiting=service.enforcer.waiting)
     place.leave()
+    administrators.close()
     accepting.close()
     await drain(service)
+    service.renewal.stop()
     for task in tasks:
         task.cancel()
     if service.misses.workers is not None:

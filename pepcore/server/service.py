@@ -14,28 +14,33 @@ import itertools
 import secrets
 import socket
 import threading
+from pathlib import Path
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
 from ..core.obligation import check
-from ..core.page import Page
+from ..core.page import LEASE_NS
 from ..enforcer import Enforcer
-from ..errors import ConfigError, Overloaded
+from ..errors import ConfigError, Overloaded, Refused
 from ..flight import Flight, Partition
 from ..model import Decision
 from ..pdp.cedar import Cedar
 from ..pdp.cedar_source import Source, build
 from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
+from .administration import Administration
+from .blockfile import BlockFile
 from .changes import keep_fixed, times
 from .connection import Connection
 from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
+from .renewal import Renewal
 from .replies import Explaining, frame_of
 from .requests import Requests
+from .sharing import make
 from .statistics import SERVER
 from .turns import Turns
 from .workers import Workers
@@ -49,14 +54,22 @@ DUE_AT_ONCE = 64
 class Service:
     """Everything that one daemon holds."""
 
-    def __init__(self, config: Config, listener: str) -> None:
+    def __init__(self, config: Config, listener: str, state: Path, taken_ns: int) -> None:
+        """`state` is the folder of what outlives us, `taken_ns` when the lock of the run directory was taken."""
         self.config = config
         self._set_times(config)
         self.started_ns = clock.now()
-        self.page = Page(secrets.randbits(64) | 1)
+        self.page, self.page_fd, why = make()
+        if why:
+            logs.warning("the page cannot be shared: clients keep no answers", reason=why)
+        self.renewal = Renewal(self.page)
         keep = config.cache
         self.cache = Cache(slots=keep.slots, slab=keep.slab_mib << 20, seed=secrets.randbits(64), quota=keep.quota)
-        self.gate = Gate(self.cache, self.page, self._hello, frame_limit=config.limits.frame, depth=config.limits.depth)
+        limits = config.limits
+        self.gate = Gate(
+            self.cache, self.page, self._hello, frame_limit=limits.frame, depth=limits.depth,
+            keep_ms=times(config).keep_ms,
+        )  # fmt: skip
         self.notices = Notices(config.notify.file)
         self.enforcer = Enforcer(
             self.cache,
@@ -67,6 +80,8 @@ class Service:
         )
         self.turns = Turns(Requests(self).take, self.progress)
         self.misses = Misses(self.enforcer, self.turns.served)
+        kept = BlockFile(state, self.enforcer.revocation.blocks)
+        self.administration = Administration(self, kept, taken_ns + 2 * LEASE_NS)
         self._partition_numbers = itertools.count(1)
         self._listener = listener
         self.peers = Peers(config.peers, listener, self._partition_numbers)
@@ -85,10 +100,12 @@ class Service:
 
     # ---- connections ----
 
-    def admit(self, sock: socket.socket) -> Peer:
+    def admit(self, sock: socket.socket, administrator: bool) -> Peer:
         """Who has connected, if there is room for him. Raises Refused or Overloaded."""
         pid, uid, gid = credentials(sock)
         peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.config.peers else frozenset())
+        if administrator and not peer.administers:
+            raise Refused("peer", f"uid `{uid}` does not administer this daemon: the config names who does")
         limits = self.config.limits
         if len(self.connections) >= limits.connections:
             raise Overloaded("connections", f"{limits.connections} are open already")
@@ -129,16 +146,24 @@ class Service:
 
     def _hello(self, stream: Stream, local: int, body: bytes) -> tuple[int, bytes]:
         connection: Connection = stream.peer
-        partition = self.peers.partition(connection.peer, read_hello(body))
+        hello = read_hello(body)
+        partition = self.peers.partition(connection.peer, hello)
         connection.partitions.append(partition)
         limits = self.config.limits
         told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
-        return partition.number, pack(Welcome(self.page.boot, told, local, self.page.revision, SERVER, 1))
+        shares = hello.page and partition.keeps and self.page_fd >= 0
+        if shares:
+            connection.give(self.page_fd)
+        return partition.number, pack(Welcome(self.page.boot, told, shares, local, self.page.revision, SERVER, 1))
 
     # ---- requests that the gate could not answer ----
 
     def ask(self, connection: Connection, asks: list[Ask], now: int, wall_ms: int) -> None:
-        """Take what a connection asks, at once or in its turn."""
+        """Take what a connection asks, at once or in its turn; what administrators want, before all else."""
+        if connection.administrator:
+            asks = [ask for ask in asks if not self.administration.take(connection, ask, wall_ms)]
+            if not asks:
+                return
         if len(asks) == 1 and not self.turns.waiting and self._at_once(connection, asks[0], now, wall_ms):
             return
         connection.asks.extend(asks)
@@ -258,6 +283,7 @@ class Service:
         self.config = config
         self._set_times(config)
         self.enforcer.set_times(times(config))
+        self.gate.keep_ms = times(config).keep_ms
         if changed:
             self.peers = peers
             for connection in list(self.connections):

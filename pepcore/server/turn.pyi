@@ -14,6 +14,7 @@ class Share:
     def used_up(self) -> bool: ...
 
 class Turn:
+    passed: int
     def __new__(
         cls,
         fd: int,

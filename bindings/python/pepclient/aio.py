@@ -2,12 +2,15 @@
 
 Promises: as `client.py`: no call raises for a deny, a fault or a malformed question; one deadline bounds a call; a
 kept connection that proves dead is replaced once. A cancelled call ends alone.
-Never: blocks the event loop; keeps an answer; shares a connection between two event loops or two processes.
+An answer is kept in this process as the daemon allows, under its page.
+Never: blocks the event loop; keeps an answer without a page; shares a connection between two event loops or two
+processes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import time
 import weakref
@@ -19,10 +22,12 @@ from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
 from . import frames
+from .administration import Acknowledgement, Administration
 from .channel import Channel, dial
 from .client import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
+from .kept import table, under
 from .place import absent
 from .questions import (
     ActionLike,
@@ -55,6 +60,8 @@ class AsyncClient:
     ) -> None:
         self._settings = Settings(path, deadline, point, handles)
         self._channel: Channel | None = None
+        self._kept = table(None)
+        self._administration = Administration(self._settings)
         self._closed = False
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
         _clients.add(self)
@@ -71,10 +78,22 @@ class AsyncClient:
         min_revision: MinRevision | None = None,
     ) -> Verdict:
         """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+        bare = not on_behalf_of and not_after is None and min_revision is None
+        if bare and (kept := self._kept.look(subject, action, resource, context)) is not None:
+            return kept
+        asked = dict(context) if isinstance(context, dict) else context  # the caller may change its own meanwhile
+        verdict = await self._miss(subject, action, resource, asked, on_behalf_of, not_after, min_revision)
+        if bare:
+            self._kept.put(subject, action, resource, asked, verdict)
+        return verdict
+
+    async def _miss(
+        self, subject: Any, action: Any, resource: Any, context: Any, on_behalf_of: Any, not_after: Any, least: Any
+    ) -> Verdict:
         handles = self._settings.handles
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
-            request = Request(frames.CHECK, question, *frames.tail(not_after, min_revision), b"", frames.VERDICT_LIMIT)
+            request = Request(frames.CHECK, question, *frames.tail(not_after, least), b"", frames.VERDICT_LIMIT)
             now = boottime_ns()
             return await self._ask(request, self._until(), lambda body: read(body, handles, now))
         except Fault as fault:
@@ -155,6 +174,33 @@ class AsyncClient:
             Request(frames.EXPLAIN, question, *frames.tail(not_after, min_revision)), self._until(), frames.plain
         )
 
+    async def revoke(
+        self,
+        *,
+        subject: EntityLike | None = None,
+        resource: EntityLike | None = None,
+        tag: str | Iterable[str] | None = None,
+        all: bool = False,
+        reason: str = "",
+    ) -> Acknowledgement:
+        """See `pepclient.Client.revoke`. Waits in a thread."""
+        given = {"subject": subject, "resource": resource, "tag": tag, "all": all, "reason": reason}
+        return await asyncio.to_thread(self._administration.revoke, **given)  # type: ignore[arg-type]
+
+    async def block(
+        self, subject: EntityLike, *, for_: float | datetime.timedelta | None = None, reason: str = ""
+    ) -> Acknowledgement:
+        """See `pepclient.Client.block`. Waits in a thread."""
+        return await asyncio.to_thread(self._administration.block, subject, for_=for_, reason=reason)
+
+    async def unblock(self, subject: EntityLike) -> Acknowledgement:
+        """See `pepclient.Client.unblock`. Waits in a thread."""
+        return await asyncio.to_thread(self._administration.unblock, subject)
+
+    async def blocks(self) -> list[dict[str, Any]]:
+        """See `pepclient.Client.blocks`. Waits in a thread."""
+        return await asyncio.to_thread(self._administration.blocks)
+
     async def close(self) -> None:
         """Close the connection. What waits for it, and what is asked afterwards, is a deny."""
         self._closed = True
@@ -220,6 +266,7 @@ class AsyncClient:
     async def _exchange(self, channel: Channel, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
         reply = await channel.ask(request, until)
         self._frame_limit, self._many_limit = channel.frame_limit, channel.many_limit
+        under(self._kept, channel.take_page())
         if isinstance(reply, Fault):
             raise reply
         try:

@@ -16,15 +16,18 @@ import socket
 import time
 from typing import NamedTuple
 
+from pepcore.core.page import Page
 from pepcore.errors import BadFrame, DeadlinePassed, Fault, Overloaded, Unreachable
 
 from . import frames
+from .mapped import mapped
 from .place import absent, believe
 from .stream import Lost
 
 QUEUED = 4 << 20
 ABANDONED = 1024  # requests nobody waits for any more, before the connection takes no new ones
 _CHUNK = 262144
+_PASSED = 4
 
 Reply = asyncio.Future[bytes | Fault]
 
@@ -50,6 +53,8 @@ class Channel:
         self._in, self._out = bytearray(), bytearray(hello)
         self._next, self._sent, self._queued = 1, 0, len(hello)
         self._greeted = self._blocked = False
+        self._passed: list[int] = []
+        self._boot = 0
         self._waiting: dict[int, Waiting] = {}
         self._abandoned: dict[int, frames.Request] = {}
         believe(sock, path)
@@ -77,6 +82,15 @@ class Channel:
             late.cancel()
             if self._waiting.pop(number, None) is not None:
                 self._abandon(number, request)
+
+    def take_page(self) -> Page | None:
+        """The page that came with the welcome, once; None: there is none that can be used."""
+        passed, self._passed = self._passed, []
+        if len(passed) == 1 and self._boot:
+            return mapped(passed[0], self._boot)
+        for fd in passed:
+            os.close(fd)
+        return None
 
     def _late(self, number: int) -> None:
         asked = self._waiting.get(number)
@@ -125,7 +139,11 @@ class Channel:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_CHUNK)
+            if self._greeted:
+                data = self._sock.recv(_CHUNK)
+            else:  # the page's descriptor comes beside the welcome
+                data, passed, _, _ = socket.recv_fds(self._sock, _CHUNK, _PASSED)
+                self._passed += passed
         except BlockingIOError:
             return
         except OSError as error:
@@ -181,7 +199,8 @@ class Channel:
         if number == 1:
             if failed:
                 raise frames.problem(body)
-            limits = frames.welcome(body).limits
+            welcome = frames.welcome(body)
+            limits, self._boot = welcome.limits, welcome.boot
             self.frame_limit = limits.get("frame", self.frame_limit)
             self.many_limit = max(1, limits.get("many", self.many_limit))
             self._greeted = True
@@ -219,6 +238,8 @@ class Channel:
     def close(self) -> None:
         """Close the socket; requests that wait for it end by their deadlines."""
         self.retired = True
+        self._boot = 0
+        self.take_page()
         if self._sock.fileno() >= 0:
             if not self.loop.is_closed():
                 self.loop.remove_reader(self._sock)
@@ -228,6 +249,8 @@ class Channel:
     def forget(self) -> None:
         """In a forked child: close our copy of the socket and leave the loop, which the parent still uses, alone."""
         self.retired = True
+        self._boot = 0
+        self.take_page()
         if self._sock.fileno() >= 0:
             os.close(self._sock.detach())
 

@@ -2,7 +2,8 @@
 
 Promises: `check`, `check_many` never raise for a deny, a fault or a malformed question: the verdict says what is
 wrong. One deadline bounds a call. A kept connection that proves dead is replaced once, within that deadline.
-Never: keeps an answer (that needs the daemon's page); shares a connection between two requests in flight or between
+An answer is kept in this process as the daemon allows, under its page: `check` is the compiled method of that table.
+Never: keeps an answer without a page; shares a connection between two requests in flight or between
 two processes; imports an event loop.
 """
 
@@ -18,12 +19,15 @@ from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
 from . import frames
+from .administration import Administration
 from .frames import Request
 from .guard import P, R, enforced, guarded
+from .kept import table, under
 from .place import absent
 from .pool import Pool
 from .questions import (
     ActionLike,
+    Check,
     Context,
     EntityLike,
     MinRevision,
@@ -93,8 +97,11 @@ class Batch:
         return out
 
 
-class Client:
+class Client(Administration):
     """A connection to the daemon, as `pepcore.connect` makes it. Nothing is opened before the first question."""
+
+    check: Check
+    """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
 
     def __init__(
         self,
@@ -104,26 +111,20 @@ class Client:
         point: str | None = None,
         handles: Collection[str] = (),
     ) -> None:
-        self._settings = Settings(path, deadline, point, handles)
+        super().__init__(Settings(path, deadline, point, handles))
         self._pool = Pool()
+        self._kept = table(self._miss)
+        self.check = self._kept.check
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
 
-    def check(
-        self,
-        subject: EntityLike,
-        action: ActionLike,
-        resource: EntityLike,
-        context: Context | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] = (),
-        not_after: NotAfter | None = None,
-        min_revision: MinRevision | None = None,
+    def _miss(
+        self, subject: Any, action: Any, resource: Any, context: Any, on_behalf_of: Any, not_after: Any, least: Any
     ) -> Verdict:
-        """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+        """What the table does not answer. Never raises but for interrupts."""
         handles = self._settings.handles
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
-            request = Request(frames.CHECK, question, *frames.tail(not_after, min_revision), b"", frames.VERDICT_LIMIT)
+            request = Request(frames.CHECK, question, *frames.tail(not_after, least), b"", frames.VERDICT_LIMIT)
             now = boottime_ns()
             return self._ask(request, self._until(), lambda body: read(body, handles, now))
         except Fault as fault:
@@ -264,6 +265,7 @@ class Client:
         finally:
             if stream.greeted:  # also by one that hung up then, as over a frame that it does not take
                 self._frame_limit, self._many_limit = stream.frame_limit, stream.many_limit
+                under(self._kept, stream.take_page(stream.boot))
         self._pool.give(stream)
         if isinstance(result, Fault):
             raise result

@@ -19,7 +19,9 @@ from pepcore.version import VERSION
 
 from .questions import boot_and_revision, ends, unix_ms
 
-HELLO, CHECK, CHECK_MANY, STATS, EXPLAIN = 1, 2, 3, 8, 9
+HELLO, CHECK, CHECK_MANY, REVOKE, BLOCK, STATS, EXPLAIN, BLOCKS = 1, 2, 3, 6, 7, 8, 9, 11
+BARE = frozenset({REVOKE, BLOCK, STATS, BLOCKS})
+"""Ops that speak for nobody: partition 0, no tail."""
 REPLY, ERROR = 0x80, 0xFF
 HEADER = struct.Struct("<IIBBHIQ")
 PARTITION = 1  # what the first hello of a connection makes
@@ -44,6 +46,7 @@ class Welcome(msgspec.Struct, frozen=True):
     partition: int
     revision: int
     version: int
+    page: bool = False
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -69,8 +72,8 @@ class Request(NamedTuple):
 
     def frame(self, request_id: int, left_us: int) -> bytes:
         """The bytes to send."""
-        if self.op == STATS:
-            return header(STATS, request_id, 0)
+        if self.op in BARE:
+            return header(self.op, request_id, len(self.rest)) + self.rest
         deadline = max(1, min(left_us, 0xFFFFFFFF)).to_bytes(_DEADLINE_SIZE, "little")
         size = len(self.question)
         head = header(self.op, request_id, self.size, question=size, partition=PARTITION, flags=self.flags | _DEADLINE)
@@ -79,12 +82,14 @@ class Request(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes of the body."""
+        if self.op in BARE:
+            return len(self.rest)
         return len(self.question) + _DEADLINE_SIZE + len(self.tail) + len(self.rest)
 
 
 def hello(point: str, handles: tuple[str, ...]) -> bytes:
     """The first frame of a connection. Its request id is 1, it makes partition 1."""
-    body = _pack({"client": CLIENT, "handles": handles, "point": point, "versions": (1,)})
+    body = _pack({"client": CLIENT, "handles": handles, "page": True, "point": point, "versions": (1,)})
     return header(HELLO, 1, len(body)) + body
 
 
@@ -130,6 +135,11 @@ def welcome(body: bytes) -> Welcome:
     if told.version != 1 or told.partition != PARTITION:
         raise BadFrame("hello", f"got version `{told.version}` and partition `{told.partition}`, not 1 and 1")
     return told
+
+
+def packed(**members: Any) -> bytes:
+    """The body of an op that is a map."""
+    return _pack(members)
 
 
 def plain(body: bytes) -> dict[str, Any]:

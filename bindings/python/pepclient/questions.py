@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from pepcore.core.compose import compose
 from pepcore.core.verdict import Verdict
@@ -53,6 +53,25 @@ def shown(value: object, most: int = 80) -> str:
     except Exception:
         return f"(a `{type(value).__name__}`)"
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+class Check(Protocol):
+    """What `check` of a client or an embedded PEP takes.
+
+    The compiled method of a table is stored as an attribute, so that no call stands before it.
+    """
+
+    def __call__(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict: ...
 
 
 def canonical(

@@ -9,16 +9,20 @@ Never: stores more than the request's bound; is used again after it raised (the 
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
 import time
 
+from pepcore.core.page import Page
 from pepcore.errors import BadFrame, DeadlinePassed, Fault
 
 from . import frames
+from .mapped import mapped
 from .place import absent, believe
 
 _CHUNK = 65536
+_PASSED = 4
 
 
 class Lost(Exception):
@@ -30,10 +34,12 @@ class Stream:
 
     def __init__(self, path: str, hello: bytes, until: float) -> None:
         self.greeted = False
+        self.boot = 0
         self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
         self._hello = hello
         self._next = 1
         self._rest = b""
+        self._passed: list[int] = []
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             self._sock.setblocking(False)
@@ -58,6 +64,16 @@ class Stream:
 
     def close(self) -> None:
         self._sock.close()
+        self.take_page(0)
+
+    def take_page(self, boot: int) -> Page | None:
+        """The page that came with the welcome of this daemon, once; None: there is none that can be used."""
+        passed, self._passed = self._passed, []
+        if len(passed) == 1 and boot:
+            return mapped(passed[0], boot)
+        for fd in passed:
+            os.close(fd)
+        return None
 
     def exchange(self, request: frames.Request, until: float) -> bytes | Fault:
         """Send a request, return the body of its reply, or the fault in an error frame.
@@ -73,11 +89,12 @@ class Stream:
             body, failed = self._reply(frames.HELLO, 1, 0, frames.REPLY_LIMIT, until)
             if failed:
                 raise frames.problem(body)
-            limits = frames.welcome(body).limits
+            told = frames.welcome(body)
+            limits, self.boot = told.limits, told.boot
             self.frame_limit = limits.get("frame", self.frame_limit)
             self.many_limit = max(1, limits.get("many", self.many_limit))
             self.greeted = True
-        partition = 0 if request.op == frames.STATS else frames.PARTITION
+        partition = 0 if request.op in frames.BARE else frames.PARTITION
         body, failed = self._reply(request.op, number, partition, request.limit, until)
         if self._rest:
             raise BadFrame("reply", "is followed by bytes that nobody asked for")
@@ -114,7 +131,7 @@ class Stream:
         while True:
             self._wait(select.POLLIN, until)
             try:
-                data = self._sock.recv(_CHUNK)
+                data = self._sock.recv(_CHUNK) if self.greeted else self._receive_with_page()
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -126,6 +143,12 @@ class Stream:
             if begun:
                 raise BadFrame("reply", "ended in the middle")
             raise Lost("the daemon closed the connection")
+
+    def _receive_with_page(self) -> bytes:
+        """As `recv`, until the welcome is there: the page's descriptor comes beside it."""
+        data, passed, _, _ = socket.recv_fds(self._sock, _CHUNK, _PASSED)
+        self._passed += passed
+        return data
 
     def _wait(self, event: int, until: float) -> None:
         left = until - time.monotonic()

@@ -1,0 +1,127 @@
+"""What administrators do: revoke, block, unblock, list blocks. Over the daemon's administration socket.
+
+Promises: when a call returns, no question asked afterwards gets an answer from before, in any process of the host; the
+acknowledgement says whether it is on disk too. A connection of its own is opened for each call and closed again.
+Never: takes the deadline of a check: a daemon that has just started acknowledges only once the page of the one before
+is dead.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from pepcore.errors import BadFrame, BadRequest, Fault, Unreachable
+from pepcore.model import Entity
+
+from . import frames
+from .place import absent
+from .questions import EntityLike
+from .settings import Settings
+from .stream import Lost, Stream
+
+PATIENCE = 5.0
+"""Seconds that a call waits at least: an effect is there at once, its acknowledgement may wait for a disk."""
+
+
+class Acknowledgement(NamedTuple):
+    """It holds from (boot, revision) on: pass it as `min_revision` to ask for nothing older.
+
+    `durable`: it is on disk, as far as it has to be; `why` says what went wrong otherwise. `held`: leases that still
+    have to be told.
+    """
+
+    boot: int
+    revision: int
+    durable: bool
+    held: int
+    why: str = ""
+
+
+class Administration:
+    """The calls of an administrator."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def revoke(
+        self,
+        *,
+        subject: EntityLike | None = None,
+        resource: EntityLike | None = None,
+        tag: str | Iterable[str] | None = None,
+        all: bool = False,
+        reason: str = "",
+    ) -> Acknowledgement:
+        """End every cached answer that hangs on these, everywhere on this host. Raises Fault.
+
+        The policies decide anew: whoever is to be denied although they still permit is to be blocked.
+        """
+        tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
+        tags += [tag] if isinstance(tag, str) else list(tag or ())
+        body = frames.packed(all=all, reason=reason, tags=tags)
+        return _acknowledgement(self._administer(frames.REVOKE, body))
+
+    def block(
+        self, subject: EntityLike, *, for_: float | datetime.timedelta | None = None, reason: str = ""
+    ) -> Acknowledgement:
+        """Deny `subject`, and whoever acts on its behalf, for so many seconds, or until it is lifted. Raises Fault."""
+        until = 0
+        if for_ is not None:
+            seconds = for_.total_seconds() if isinstance(for_, datetime.timedelta) else for_
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e10:
+                raise BadRequest("for_", f"`{for_!r}` is not a number of seconds above 0, or a timedelta")
+            until = int((time.time() + seconds) * 1000)
+        body = frames.packed(lift=False, reason=reason, tag=tag_of(subject), until=until)
+        return _acknowledgement(self._administer(frames.BLOCK, body))
+
+    def unblock(self, subject: EntityLike) -> Acknowledgement:
+        """Lift a block. It is no fault if there is none. Raises Fault."""
+        body = frames.packed(lift=True, reason="", tag=tag_of(subject), until=0)
+        return _acknowledgement(self._administer(frames.BLOCK, body))
+
+    def blocks(self) -> list[dict[str, Any]]:
+        """The blocks in force: tag, reason, since and until (Unix ms, 0: without end), by. Raises Fault."""
+        return list(self._administer(frames.BLOCKS, b"")["blocks"])
+
+    def _administer(self, op: int, body: bytes) -> dict[str, Any]:
+        path = self._settings.path + ".admin"
+        until = time.monotonic() + max(PATIENCE, self._settings.deadline)
+        try:
+            stream = Stream(path, self._settings.hello, until)
+            try:
+                reply = stream.exchange(frames.Request(op, rest=body), until)
+            finally:
+                stream.close()
+        except Lost as lost:
+            raise Unreachable("", f"the daemon at `{path}` hung up: {lost}") from None
+        except OSError as error:
+            raise absent(path, error) from None
+        if isinstance(reply, Fault):
+            raise reply
+        return frames.plain(reply)
+
+
+def tag_of(entity: EntityLike) -> str:
+    """An entity as revokes and blocks name it. Raises BadRequest."""
+    if isinstance(entity, str):
+        found = entity
+    elif isinstance(entity, Entity):
+        found = f"{entity.type}::{entity.id}"
+    else:
+        try:
+            found = f"{entity['type']}::{entity['id']}"
+        except (KeyError, TypeError):
+            raise BadRequest("subject", "is neither `Type::id`, an Entity, nor a dict with `type` and `id`") from None
+    if "::" not in found:
+        raise BadRequest("subject", f"`{found}` is not an entity: write `Type::id`")
+    return found
+
+
+def _acknowledgement(told: dict[str, Any]) -> Acknowledgement:
+    try:
+        return Acknowledgement(**{name: told[name] for name in Acknowledgement._fields})
+    except KeyError as missing:
+        raise BadFrame("reply", f"is an acknowledgement without {missing}") from None

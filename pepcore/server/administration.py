@@ -1,0 +1,101 @@
+"""Revokes and blocks: what comes on the administration socket, done at once, acknowledged when it holds (DESIGN, D4).
+
+Promises: the effect comes first, then what has to be on disk, then the acknowledgement; nothing is acknowledged while
+the page of a predecessor may still be believed (2 leases after the lock was taken). Whoever sends it was let in by the
+config, or is the daemon's own user.
+Never: waits behind questions; evaluates anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
+
+from ..blocks import Block
+from ..core.gate import Ask
+from ..errors import BadRequest, Fault, NotAvailable, Overloaded
+from ..wire import Acknowledged, Op, error, pack, read_block, read_revoke, reply
+from . import clock, logs
+
+if TYPE_CHECKING:
+    from .blockfile import BlockFile
+    from .connection import Connection
+    from .service import Service
+
+
+class Administration:
+    """What administrators do to a service. `fence_ns`: nothing is acknowledged before."""
+
+    def __init__(self, service: Service, file: BlockFile, fence_ns: int) -> None:
+        self._service, self._file, self._fence_ns = service, file, fence_ns
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.revokes = self.blocks_set = 0
+
+    def take(self, connection: Connection, ask: Ask, wall_ms: int) -> bool:
+        """Do one request, if it is one of these. Answers by itself, now or later."""
+        try:
+            if ask.op == Op.REVOKE:
+                self._revoke(connection, ask)
+            elif ask.op == Op.BLOCK:
+                self._block(connection, ask, wall_ms)
+            elif ask.op == Op.BLOCKS:
+                self._list(connection, ask, wall_ms)
+            else:
+                return False
+        except Fault as fault:
+            connection.send(error(ask.id, ask.local, fault))
+        return True
+
+    def _revoke(self, connection: Connection, ask: Ask) -> None:
+        wanted = read_revoke(ask.rest)
+        revocation = self._service.enforcer.revocation
+        revision = revocation.revoke_all() if wanted.all else revocation.revoke(wanted.tags)
+        self.revokes += 1
+        logs.info("revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), revision=revision)
+        self._acknowledge(connection, ask, revision)
+
+    def _block(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
+        wanted = read_block(ask.rest)
+        revocation = self._service.enforcer.revocation
+        if wanted.lift:
+            revision = revocation.lift(wanted.tag)
+        else:
+            if wanted.until and wanted.until <= wall_ms:
+                raise BadRequest("block.until", f"`{wanted.until}` has passed already")
+            if revocation.blocks.full(wanted.tag):
+                raise Overloaded("block", "the list of blocks is full: lift some that are no longer needed")
+            by = f"uid {connection.peer.uid}"
+            revision = revocation.block(Block(wanted.tag, wanted.reason, wall_ms, wanted.until, by))
+        self.blocks_set += not wanted.lift
+        event = "unblocked" if wanted.lift else "blocked"
+        logs.info(event, uid=connection.peer.uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
+        self._later(self._acknowledge_when_kept(connection, ask, revision))
+
+    def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
+        if ask.rest or ask.local:
+            raise BadRequest("blocks", "has no body and partition 0")
+        blocks = self._service.enforcer.revocation.blocks
+        if blocks.broken:
+            raise NotAvailable("blocks", f"everything is denied: the list cannot be read: {blocks.broken}")
+        shown = [{"tag": b.tag, "reason": b.reason, "since": b.since, "until": b.until, "by": b.by}
+                 for b in blocks.active(wall_ms)]  # fmt: skip
+        connection.send(reply(ask.op, ask.id, ask.local, pack({"blocks": shown})))
+
+    async def _acknowledge_when_kept(self, connection: Connection, ask: Ask, revision: int) -> None:
+        why = await self._file.save()
+        self._acknowledge(connection, ask, revision, why)
+
+    def _acknowledge(self, connection: Connection, ask: Ask, revision: int, why: str = "") -> None:
+        """Say that it holds, as soon as it holds everywhere on this host."""
+        left = self._fence_ns - clock.now()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left / 1e9, self._acknowledge, connection, ask, revision, why)
+            return
+        said = Acknowledged(self._service.page.boot, not why, 0, revision, why)
+        connection.send(reply(ask.op, ask.id, ask.local, pack(said)))
+
+    def _later(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

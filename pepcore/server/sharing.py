@@ -1,0 +1,34 @@
+"""The page in memory that every client may map and none may write (DESIGN, D3).
+
+Promises: size and writability are sealed before anybody gets the descriptor, so that no reader can cut the page under
+another one's feet, or write it. Where the kernel has no sealed memory the counters are private, and clients do without.
+Never: puts a name of a subject or a policy into the page: whoever maps it sees only that something was revoked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+
+from ..core.page import PAGE_BYTES, Page
+
+F_SEAL_FUTURE_WRITE = 0x10  # fcntl has it from Python 3.13 on
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
+
+
+def make() -> tuple[Page, int, str]:
+    """The page of this daemon, its descriptor (-1: it cannot be shared), and why it cannot."""
+    boot, seed = secrets.randbits(64) | 1, secrets.randbits(64) | 1
+    fd = -1
+    try:
+        fd = os.memfd_create("pepcore-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(fd, PAGE_BYTES)
+        memory = mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        return Page(boot, seed=seed), -1, error.strerror or str(error)
+    return Page(boot, memory, seed=seed), fd, ""
