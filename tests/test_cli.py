@@ -160,6 +160,15 @@ def test_json_lines_get_one_answer_each_in_order_and_the_worst_exit_code(socket:
     assert rows[1]["context"]["reason"] == "production takes deploys from main only; merge first"
 
 
+@pytest.mark.parametrize("nothing", [b"", b"\n \n\t\n"])
+def test_no_question_on_standard_input_is_no_permit(socket: str, nothing: bytes) -> None:
+    for json_too in ((), ("--json",)):
+        done = pepcore("check", "--socket", socket, *json_too, stdin=nothing)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no question on standard input: write one JSON object a line" in done.stderr
+        assert pepcore("check", "--socket", socket, *json_too, stdin=nothing + line()).returncode == 0
+
+
 def test_a_json_line_may_name_a_chain(socket: str) -> None:
     def asked(chain: list[dict[str, str]]) -> bytes:
         row = {"subject": {"type": "Agent", "id": "helpdesk"}, "action": {"name": "read"}}
