@@ -129,10 +129,38 @@ def test_a_token_that_has_ended_is_a_fault_and_one_that_lives_is_not(socket: str
     assert "deny: expired" in done.stderr
 
 
-def test_options_may_stand_anywhere_and_two_dashes_end_them(socket: str) -> None:
-    assert pepcore("check", "--socket", socket, *PERMIT).returncode == 0
-    assert pepcore("check", PERMIT[0], "--socket", socket, *PERMIT[1:]).returncode == 0
-    assert pepcore("check", "--socket", socket, "--", *PERMIT).returncode == 0
+def test_options_may_stand_anywhere(socket: str) -> None:
+    for question, code in ((PERMIT, 0), (DENY, 1)):
+        assert pepcore("check", "--socket", socket, *question).returncode == code
+        assert pepcore("check", question[0], "--socket", socket, *question[1:]).returncode == code
+        assert pepcore("check", *question, f"--socket={socket}").returncode == code
+
+
+def test_no_word_behind_two_dashes_is_an_option(tmp_path: Path) -> None:
+    """The daemon behind `--socket` permits everything, so that whatever is read as an option would be seen."""
+    (tmp_path / "acl.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
+    permits, none = str(tmp_path / "s"), f"--socket={tmp_path / 'none'}"
+    daemon = started(
+        "--policies", str(tmp_path / "acl.cedar"), "--socket", permits, socket=Path(permits), log=tmp_path / "log"
+    )
+    try:
+        for command in ("check", "explain"):
+            for question in (("User::a", "read", "D::b", "--socket=1"), ("User::-h", "--help", "D::b", "--=2")):
+                assert pepcore(command, "--socket", permits, "--", *question).returncode == 0
+                assert pepcore(command, none, "--", *question).returncode == 3
+            unnamed = pepcore(command, "--socket", permits, "--", "-x::a", "--", "D::b")  # Cedar has no such type
+            assert (unnamed.returncode, "__entity" in unnamed.stdout + unnamed.stderr) == (3, True)
+            for foreign in (("--help", "read", "D::b"), ("User::a", "--help", "-h"), ("-h",), ("--json",)):
+                done = pepcore(command, "--socket", permits, "--", *foreign)
+                assert (done.returncode, done.stdout) == (2, "")
+            question = ("User::a", "read", "D::b", f"--socket={permits}")
+            assert pepcore(command, none, "--", *question).returncode == 2
+            assert pepcore(command, none, *question).returncode == 0
+        for value in ("--help", "-h", "--json"):  # the value of an option is a value, too
+            assert pepcore("check", "--socket", permits, "--point", value, *PERMIT[:3]).returncode == 0
+            assert pepcore("check", none, "--point", value, *PERMIT[:3]).returncode == 3
+    finally:
+        assert ended(daemon) == 0
 
 
 # ---- JSON lines ----

@@ -66,6 +66,18 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check",), "no question on standard input: write one JSON object a line, or name SUBJECT"),
         (("check", "--json"), "no question on standard input"),
         (("check", "--on-behalf-of", "User::b"), "--on-behalf-of belongs to one question"),
+        (("check", "User::a", "read", "D::x", "--help"), "`--help` asks for help only where it stands alone"),
+        (("check", "-h", "read", "D::x"), "`-h` asks for help only where it stands alone"),
+        (("check", "-hh"), "`-h` asks for help only where it stands alone"),
+        (("check", "--json", "--help"), "`--help` asks for help only where it stands alone"),
+        (("explain", "--help", "read", "D::x"), "`--help` asks for help only where it stands alone"),
+        (("policies", "check", "--help"), "`--help` asks for help only where it stands alone"),
+        (("--help", "check"), "`--help` asks for help only where it stands alone"),
+        (("check", "--", "--help", "read", "D::x"), "SUBJECT `--help` is not an entity"),
+        (("explain", "--", "-h", "read", "D::x"), "SUBJECT `-h` is not an entity"),
+        (("check", "--", "User::a", "read", "D::x", "--socket=/x"), "the value of `--socket` is not JSON"),
+        (("check", "--point", "--", "--help", "read", "D::x"), "`--point` needs a value: write `--point=--` if"),
+        (("stats", "--", "--help"), "`--help` is one word too many"),
         (("explain",), "SUBJECT, ACTION and RESOURCE are needed"),
         (("stats", "now"), "unrecognized arguments: now"),
         (("policies",), "say what to check"),
@@ -220,6 +232,13 @@ def test_the_help_lists_every_command_and_the_exit_codes() -> None:
         assert any(row.split() == [command, *summary.split()] for row in done.stdout.splitlines())
     for name in ("NO_COLOR", "PEPCORE_SOCKET", "PEPCORE_CONFIG"):
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_the_help_says_where_foreign_words_go(command: str) -> None:
+    said = pepcore(command, "-h")
+    assert said.returncode == 0
+    assert '-- "$subject" read "$document"' in said.stdout.partition("\nexamples\n")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

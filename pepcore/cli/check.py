@@ -32,6 +32,7 @@ without a single question it is 2."""
 EXAMPLES = """  pepcore check User::alice read Document::roadmap && cat roadmap
   pepcore check Job::shop deploy Environment::production 'branch="main"' attempt=1
   pepcore check Agent::support read Customer::c-7 --on-behalf-of User::maria --handles redact,mask --json
+  pepcore check --json -- "$subject" read "$document"   # words that come from elsewhere go behind `--`
   pepcore check < questions.jsonl > answers.jsonl"""
 
 
