@@ -102,6 +102,12 @@ def test_the_question_is_what_the_arguments_say(pep: Run, serve: Serve) -> None:
         ((*QUESTION, "--socket", "/" + "x" * 200), "the socket's path has over 107 bytes"),
         ((*QUESTION, "--socket", ""), "--socket is empty"),
         (("check", b"User::\xff", "read", "D::b"), "subject is not valid UTF-8"),
+        (("--help", "check"), "`--help` stands alone"),
+        ((*QUESTION, "--help"), "`--help` asks for help only where it stands alone"),
+        (("check", "-h", "read", "D::b"), "`-h` asks for help only where it stands alone"),
+        (("check", "--json", "-h"), "`-h` asks for help only where it stands alone"),
+        (("check", "--", "--help", "read", "D::b"), "subject `--help` has no type"),
+        ((*QUESTION, "--point", "--", "--socket=/x"), "`--point` needs a value"),
     ],
 )
 def test_wrong_arguments_ask_nothing(pep: Run, serve: Serve, arguments: tuple[str, ...], complaint: str) -> None:
@@ -111,6 +117,27 @@ def test_wrong_arguments_ask_nothing(pep: Run, serve: Serve, arguments: tuple[st
     assert complaint in run.stderr
     assert "try `pep --help`" in run.stderr
     assert pep(*QUESTION, "k=1", PEPCORE_SOCKET=str(peer.path)).returncode == 0
+
+
+def test_the_value_of_an_option_is_a_value_and_no_option_stands_behind_two_dashes(pep: Run, serve: Serve) -> None:
+    points: list[str] = []
+
+    def behave(peer: socket.socket, _: int) -> None:
+        points.append(msgspec.msgpack.decode(read_frame(peer)[2])["point"])
+        read_frame(peer)
+        peer.sendall(welcome() + verdict(2))
+
+    permits = str(serve(behave).path)
+    denies = str(serve(answers(0), "deny").path)
+    for words in (("--point", "--help"), ("--point=--",), ("--point", "-h")):
+        assert pep(*QUESTION, *words, "--socket", permits).returncode == 0
+        assert pep(*QUESTION, *words, "--socket", denies).returncode == 1
+    assert points == ["--help", "--", "-h"]
+    for subject, action in (("-x::a", "--help"), ("User::a", "-h")):
+        assert pep("check", "--socket", permits, "--", subject, action, "D::b").returncode == 0
+        assert pep("check", "--socket", denies, "--", subject, action, "D::b").returncode == 1
+    moved = pep("check", "--socket", denies, "--", *QUESTION[1:], f"--socket={permits}")
+    assert (moved.returncode, moved.stdout) == (2, "")
 
 
 def test_the_socket_is_found_by_argument_then_environment_then_run_directory(
@@ -191,10 +218,11 @@ def test_with_standard_streams_closed_nothing_is_written_into_the_socket(
 
 
 def test_help_teaches_and_version_tells(pep: Run) -> None:
-    for arguments in (("--help",), ("check", "--help")):
+    for arguments in (("--help",), ("-h",), ("check", "--help"), ("check", "-h")):
         run = pep(*arguments)
         assert run.returncode == 0
         assert all(word in run.stdout for word in ("exit status", "examples", "--on-behalf-of", "PEPCORE_SOCKET"))
+        assert '-- "$subject" read' in run.stdout
         assert all(len(line) <= 100 for line in run.stdout.splitlines())
     assert pep("--version").stdout == "pep 0.1.0\n"
 
