@@ -62,6 +62,7 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check", "User::a", "read", "D::x", "--handles", "a" * 65), "handles must be"),
         (("check", "User::a", "read", "D::x", "--point", "p" * 65), "longer than 64"),
         (("check", "User::a", "read", "D::x", "--socket", ""), "--socket is empty"),
+        (("check", "User::a", "read", "D::x", "--socket", "/" + "x" * 107), "has 108 bytes, more than a socket's 107"),
         (("check", "User::a", "read", "D::x", "--dead", "9"), "unrecognized arguments: --dead"),
         (("check",), "no question on standard input: write one JSON object a line, or name SUBJECT"),
         (("check", "--json"), "no question on standard input"),
