@@ -31,6 +31,8 @@ extern "C" {
 #define PEP_VERSION "0.1.0"
 #define PEP_DEADLINE_MS 200 /* what a deadline of 0 means */
 #define PEP_MAX_CHAIN 16
+#define PEP_MAX_NAME 64    /* characters of a point or a handle */
+#define PEP_MAX_HANDLES 64 /* each counted once */
 #define PEP_MAX_DEPTH 16 /* of a question, its own array being 1 */
 #ifndef PEP_MAX_FRAME
 #define PEP_MAX_FRAME (1u << 20) /* bytes of a body, sent or received */
@@ -147,7 +149,8 @@ void pep_request_cleanup(pep_request *request);
 /* pep_connect says where and as what to ask; the socket is opened by the first `pep_check`, so that an absent daemon is
  * a deny like any other. `path` NULL or empty: PEPCORE_SOCKET, then $XDG_RUNTIME_DIR/pepcore/pepcore.sock if it exists,
  * then /run/pepcore/pepcore.sock. `point` may be NULL. `handles` are the obligation types that the caller discharges.
- * It fails, with text in `error`, only for arguments that can never work. */
+ * It fails, with text in `error`, only for arguments that can never work: a path over 107 bytes, a point over
+ * PEP_MAX_NAME characters, a handle that is empty or as long, over PEP_MAX_HANDLES handles, invalid UTF-8. */
 int pep_connect(pep_client *client, const char *path, const char *point, const char *const *handles,
                 size_t num_handles);
 
@@ -952,19 +955,40 @@ static int pep_i_write_hello(pep_client *c, const char *point, const char **hand
   return 1;
 }
 
+/* Whether a daemon takes the name in a hello: it would refuse each question of a connection that opens with another. */
+static int pep_i_hello_name(pep_client *c, const char *field, const char *name) {
+  size_t len = strlen(name), chars = 0, shown = 0;
+  if (!pep_i_utf8(name, len)) return snprintf(c->error, sizeof c->error, "%s is not valid UTF-8", field), 0;
+  for (size_t i = 0; i < len; i++)
+    if ((name[i] & 0xc0) != 0x80 && ++chars == 21) shown = i;
+  if (chars <= PEP_MAX_NAME) return 1;
+  snprintf(c->error, sizeof c->error, "%s `%.*s...` has %zu characters, more than %d: use a shorter one", field,
+           (int)shown, name, chars, PEP_MAX_NAME);
+  return 0;
+}
+
 int pep_connect(pep_client *c, const char *path, const char *point, const char *const *handles, size_t num_handles) {
   pep_client_cleanup(c);
   if (!point) point = "";
-  if (!pep_i_utf8(point, strlen(point))) return snprintf(c->error, sizeof c->error, "point is not valid UTF-8"), 0;
+  if (!pep_i_hello_name(c, "point", point)) return 0;
+  for (size_t i = 0; i < num_handles; i++) {
+    if (!pep_i_hello_name(c, "handle", handles[i])) return 0;
+    if (!*handles[i])
+      return snprintf(c->error, sizeof c->error, "handle %zu is empty: name an obligation type", i + 1), 0;
+  }
   const char **sorted = (const char **)calloc(num_handles + 1, sizeof *sorted);
   size_t unique = 0;
-  int ok = sorted != NULL;
-  for (size_t i = 0; ok && i < num_handles; i++) ok = pep_i_utf8(sorted[i] = handles[i], strlen(handles[i]));
-  if (ok) qsort(sorted, num_handles, sizeof *sorted, pep_i_text_order);
-  for (size_t i = 0; ok && i < num_handles; i++)
+  if (!sorted) return snprintf(c->error, sizeof c->error, "no memory for the handles"), 0;
+  if (num_handles) memcpy(sorted, handles, num_handles * sizeof *sorted);
+  qsort(sorted, num_handles, sizeof *sorted, pep_i_text_order);
+  for (size_t i = 0; i < num_handles; i++)
     if (!unique || strcmp(sorted[unique - 1], sorted[i])) sorted[unique++] = sorted[i];
-  if (!ok || !pep_i_write_hello(c, point, sorted, unique))
-    snprintf(c->error, sizeof c->error, "handles or point are not valid UTF-8 or too large"), ok = 0;
+  int ok = unique <= PEP_MAX_HANDLES;
+  if (!ok)
+    snprintf(c->error, sizeof c->error, "handles are %zu obligation types, more than %d: name those that are discharged",
+             unique, PEP_MAX_HANDLES);
+  else if (!(ok = pep_i_write_hello(c, point, sorted, unique)))
+    snprintf(c->error, sizeof c->error, "no memory for the hello, or PEP_MAX_FRAME is too small");
   free(sorted);
   return ok && pep_i_discover(c, path);
 }

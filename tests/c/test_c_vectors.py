@@ -23,6 +23,31 @@ def test_the_vectors_are_what_their_program_writes() -> None:
     subprocess.run([sys.executable, VECTORS / "make.py", "--check"], check=True)
 
 
+@pytest.mark.parametrize(
+    ("point", "handles", "says"),
+    [
+        ("p" * 65, [], f"point `{'p' * 20}...` has 65 characters, more than 64: use a shorter one"),
+        ("\u00e9" * 65, [], "point `" + "\u00e9" * 20 + "...` has 65 characters"),
+        (b"\xff", [], "point is not valid UTF-8"),
+        ("", ["mask", ""], "handle 2 is empty: name an obligation type"),
+        ("", ["mask", "h" * 65], f"handle `{'h' * 20}...` has 65 characters, more than 64"),
+        ("", [b"\xc3"], "handle is not valid UTF-8"),
+        ("", [f"h{i}" for i in range(65)], "handles are 65 obligation types, more than 64: name those"),
+    ],
+)
+def test_what_no_daemon_takes_in_a_hello_is_refused_at_once(
+    driver: Driver, point: str | bytes, handles: list[str | bytes], says: str
+) -> None:
+    def told(point: str | bytes, *handles: str | bytes) -> str:
+        words = [word.encode() if isinstance(word, str) else word for word in (point, *handles)]
+        return driver("connect", "/x", *words)
+
+    assert told(point, *handles).startswith(f'error "{says}')
+    for within in ("p" * 64, "\u00e9" * 64):
+        assert told(within, "\u00e9" * 64, "h" * 64) == "ok"
+    assert told("", *(f"h{i}" for i in range(64)), "h0", "h63") == "ok"
+
+
 @pytest.mark.parametrize("vector", [v for v in vectors("requests") if v.values[0]["op"] == "hello"])
 def test_hello_has_the_golden_bytes(driver: Driver, vector: dict[str, Any]) -> None:
     shuffled = [*reversed(vector["handles"]), *vector["handles"][:1]]  # unsorted and not unique

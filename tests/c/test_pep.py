@@ -99,6 +99,8 @@ def test_the_question_is_what_the_arguments_say(pep: Run, serve: Serve) -> None:
         ((*QUESTION, "--deadline", "-5"), "is not a number of milliseconds"),
         ((*QUESTION, "--not-after", "18446744073709551616"), "is not a number of Unix milliseconds"),
         ((*QUESTION, "--on-behalf-of", "bob"), "on-behalf-of `bob` has no type"),
+        ((*QUESTION, "--point", "p" * 65), f"point `{'p' * 20}...` has 65 characters, more than 64: use a shorter one"),
+        ((*QUESTION, "--point", b"\xff"), "point is not valid UTF-8"),
         ((*QUESTION, "--socket", "/" + "x" * 200), "the socket's path has over 107 bytes"),
         ((*QUESTION, "--socket", ""), "--socket is empty"),
         (("check", b"User::\xff", "read", "D::b"), "subject is not valid UTF-8"),
