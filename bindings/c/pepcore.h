@@ -456,6 +456,19 @@ static double pep_i_strtod(const char *text, char **out_end) {
   return value;
 }
 
+/* Every digit counts, however many there are: another client that rounds the same literal must make the same bytes. */
+static int pep_i_json_float_in(pep_i_json *j, const char *text, size_t len, double *out_value) {
+  pep_buffer copy; /* strtod wants a NUL behind it */
+  char *end = NULL;
+  memset(&copy, 0, sizeof copy);
+  int ok = pep_append(&copy, text, len) && pep_i_byte(&copy, 0);
+  if (!ok) return pep_buffer_cleanup(&copy), pep_i_json_fail(j, "value is too large");
+  *out_value = pep_i_strtod((const char *)copy.data, &end);
+  ok = end == (char *)copy.data + len && isfinite(*out_value);
+  pep_buffer_cleanup(&copy);
+  return ok || pep_i_json_fail(j, "number does not fit a float64");
+}
+
 static int pep_i_json_number(pep_i_json *j) {
   size_t start = j->at;
   int negative = pep_i_take(j, '-'), whole = 1;
@@ -469,11 +482,8 @@ static int pep_i_json_number(pep_i_json *j) {
     if (!pep_i_take(j, '+')) (void)pep_i_take(j, '-');
     if (!pep_i_digits(j)) return pep_i_json_fail(j, "expected a digit");
   }
-  char text[128], *end = NULL;
+  const char *text = j->text + start;
   size_t len = j->at - start;
-  if (len >= sizeof text) return pep_i_json_fail(j, "number has over 127 characters");
-  memcpy(text, j->text + start, len);
-  text[len] = 0;
   if (whole) {
     uint64_t value = 0;
     for (size_t i = (size_t)negative; i < len; i++) {
@@ -485,9 +495,9 @@ static int pep_i_json_number(pep_i_json *j) {
     int ok = !negative || !value ? pep_i_put_uint(j->out, value) : pep_i_put_int(j->out, (int64_t)(0 - value));
     return ok || pep_i_json_fail(j, "value is too large");
   }
-  double value = pep_i_strtod(text, &end);
+  double value;
+  if (!pep_i_json_float_in(j, text, len, &value)) return 0;
   uint64_t bits;
-  if (end != text + len || !isfinite(value)) return pep_i_json_fail(j, "number does not fit a float64");
   memcpy(&bits, &value, sizeof bits);
   return pep_i_put_be(j->out, 0xcb, bits, 8) || pep_i_json_fail(j, "value is too large");
 }
