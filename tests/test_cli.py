@@ -100,6 +100,7 @@ def test_an_absent_daemon_is_a_fault_and_no_permit(tmp_path: Path) -> None:
     assert data.returncode == 3
     told = json.loads(data.stdout)
     assert (told["permit"], told["fault"]) == (False, "unreachable")
+    assert told["error"].startswith(f"no daemon at `{tmp_path / 'none.sock'}`: No such file")  # as `pep --json` tells
 
 
 def test_check_writes_one_verdict_as_json(socket: str) -> None:

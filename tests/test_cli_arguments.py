@@ -59,9 +59,11 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check", "User::a", "read", "D::x", "--deadline", "1e3"), "`1e3` is not a number of milliseconds"),
         (("check", "User::a", "read", "D::x", "--not-after", "-1"), "`-1` is not a number of Unix milliseconds"),
         (("check", "User::a", "read", "D::x", "--handles", "a,,b"), "--handles has an empty name"),
-        (("check", "User::a", "read", "D::x", "--handles", "a" * 65), "handles must be"),
-        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "longer than 64"),
+        (("check", "User::a", "read", "D::x", "--handles", "a" * 65), "pepcore: --handles must be"),
+        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "is longer than 64 characters: pass the name"),
+        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "pepcore: --point 'ppp"),
         (("check", "User::a", "read", "D::x", "--socket", ""), "--socket is empty"),
+        (("check", "User::a", "read", "D::x", "--socket", "/" + "x" * 107), "pepcore: --socket '/xxx"),
         (("check", "User::a", "read", "D::x", "--socket", "/" + "x" * 107), "has 108 bytes, more than a socket's 107"),
         (("check", "User::a", "read", "D::x", "--dead", "9"), "unrecognized arguments: --dead"),
         (("check",), "no question on standard input: write one JSON object a line, or name SUBJECT"),
@@ -97,6 +99,7 @@ def test_wrong_arguments_exit_2_and_say_what_to_do(arguments: tuple[str, ...], w
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+    assert "None" not in done.stderr  # a word of Python, for none of the command line
 
 
 def test_what_a_terminal_might_obey_is_escaped() -> None:

@@ -170,6 +170,13 @@ static void put_wide(pep_buffer *out, const char *name, uint64_t value) {
                    (size_t)snprintf(text, sizeof text, ",\"%s\":\"%llu\"", name, (unsigned long long)value));
 }
 
+/* The error without the name of the fault, which is shown beside it and with which a daemon's own texts begin. */
+static const char *error_of(const pep_verdict *v) {
+  const char *name = pep_fault_name(v->fault);
+  size_t len = strlen(name);
+  return strncmp(v->error, name, len) || strncmp(v->error + len, ": ", 2) ? v->error : v->error + len + 2;
+}
+
 static void show_json(pep_buffer *out, const pep_verdict *v) {
   pep_string policy;
   pep_obligation duty;
@@ -178,7 +185,7 @@ static void show_json(pep_buffer *out, const pep_verdict *v) {
   if (v->fault) (void)pep_json_string(out, pep_fault_name(v->fault), strlen(pep_fault_name(v->fault)));
   else put(out, "null");
   put(out, ",\"error\":");
-  (void)pep_json_string(out, v->error, strlen(v->error));
+  (void)pep_json_string(out, error_of(v), strlen(error_of(v)));
   put(out, ",\"reason\":");
   (void)pep_json_string(out, v->reason.data, v->reason.len);
   put(out, ",\"policies\":[");
@@ -212,7 +219,7 @@ static void show_text(pep_buffer *out, const pep_verdict *v) {
     put(out, "pep: no verdict (");
     put(out, pep_fault_name(v->fault));
     put(out, "), so deny: ");
-    put_text(out, v->error, strlen(v->error));
+    put_text(out, error_of(v), strlen(error_of(v)));
   } else {
     put(out, v->permit ? "permit" : "deny");
     if (v->reason.len) put(out, ": "), put_text(out, v->reason.data, v->reason.len);

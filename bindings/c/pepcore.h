@@ -1031,7 +1031,7 @@ static int pep_i_absent(pep_client *c, pep_verdict *v, int why) {
   if (why == ENOENT || why == ENOTDIR || why == ECONNREFUSED)
     advice = ": start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET";
   if (why == EACCES) advice = ": ask as a user who may open it, or name another socket in PEPCORE_SOCKET";
-  return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at %s: %s%s", c->path, strerror(why), advice);
+  return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at `%s`: %s%s", c->path, strerror(why), advice);
 }
 
 /* A socket above the standard streams: where one of them is closed its number is free, and what the program means to

@@ -112,9 +112,10 @@ def told(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values, in the words that `pep --json` uses, too."""
     from ..errors import NAMES
 
+    fault = NAMES.get(verdict.fault, str(verdict.fault)) if verdict.fault else None
     return {
-        "fault": NAMES.get(verdict.fault, str(verdict.fault)) if verdict.fault else None,
-        "error": verdict.error,
+        "fault": fault,
+        "error": verdict.error.removeprefix(f"{fault}: "),  # which stands beside it
         "reason": verdict.reason,
         "policies": list(verdict.policies),
         "obligations": [{"id": o.id, "type": o.type, "properties": o.properties} for o in verdict.obligations],

@@ -53,7 +53,7 @@ def test_the_exit_status_is_the_answer(pep: Run, serve: Serve, tmp_path: Path) -
     assert done[deny].stdout == "deny: no policy permits this\n"
     assert done[odd].stdout == ""
     assert "(bad-frame), so deny: the daemon's verdict is malformed" in done[odd].stderr
-    none = f"(unreachable), so deny: no daemon at {tmp_path / 'none'}: No such file or directory: "
+    none = f"(unreachable), so deny: no daemon at `{tmp_path / 'none'}`: No such file or directory: "
     advice = "start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET\n"
     assert done[tmp_path / "none"].stderr == f"pep: no verdict {none}{advice}"
 
@@ -171,6 +171,22 @@ def test_json_shows_the_whole_verdict(pep: Run, serve: Serve) -> None:
     assert shown["id"] == str(frames.DECISION)
     plain = pep(*QUESTION, "--json", "--socket", str(serve(answers(1), "permit").path))
     assert (plain.returncode, json.loads(plain.stdout)["permit"], json.loads(plain.stdout)["fault"]) == (0, True, None)
+
+
+def test_the_name_of_a_fault_stands_once_beside_its_error(pep: Run, serve: Serve) -> None:
+    def behave(peer: socket.socket, _: int) -> None:
+        read_frame(peer)
+        _, number, _ = read_frame(peer)
+        payload = frames.pack({"reason": "refused: subject: may not be asked for"})
+        body = frames.verdict(0, payload)
+        peer.sendall(welcome() + frames.frame(frames.CHECK | 0x80, number, body[:1] + b"\x04" + body[2:], partition=1))
+
+    path = str(serve(behave).path)
+    told = json.loads(pep(*QUESTION, "--json", "--socket", path).stdout)
+    assert (told["permit"], told["fault"], told["error"]) == (False, "refused", "subject: may not be asked for")
+    text = pep(*QUESTION, "--socket", path)
+    assert (text.returncode, text.stderr) == (3, "pep: no verdict (refused), so deny: subject: may not be asked for\n")
+    assert pep(*QUESTION, "--socket", str(serve(answers(1), "permit").path)).returncode == 0
 
 
 def test_quiet_prints_nothing(pep: Run, serve: Serve, tmp_path: Path) -> None:

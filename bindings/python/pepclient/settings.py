@@ -59,7 +59,7 @@ def _point(point: Any) -> str:
         return ""
     wrong = _wrong(point)
     if wrong:
-        raise ValueError(f"point {shown(point)} {wrong}: pass the name of an enforcement point, or None")
+        raise ValueError(f"point {shown(point)} {wrong}: pass the name of an enforcement point")
     return str.__str__(point)
 
 
