@@ -100,6 +100,7 @@ def test_an_absent_daemon_is_a_fault_and_no_permit(tmp_path: Path) -> None:
     assert data.returncode == 3
     told = json.loads(data.stdout)
     assert (told["permit"], told["fault"]) == (False, "unreachable")
+    assert told["error"].startswith(f"no daemon at `{tmp_path / 'none.sock'}`: No such file")  # as `pep --json` tells
 
 
 def test_check_writes_one_verdict_as_json(socket: str) -> None:
@@ -129,10 +130,38 @@ def test_a_token_that_has_ended_is_a_fault_and_one_that_lives_is_not(socket: str
     assert "deny: expired" in done.stderr
 
 
-def test_options_may_stand_anywhere_and_two_dashes_end_them(socket: str) -> None:
-    assert pepcore("check", "--socket", socket, *PERMIT).returncode == 0
-    assert pepcore("check", PERMIT[0], "--socket", socket, *PERMIT[1:]).returncode == 0
-    assert pepcore("check", "--socket", socket, "--", *PERMIT).returncode == 0
+def test_options_may_stand_anywhere(socket: str) -> None:
+    for question, code in ((PERMIT, 0), (DENY, 1)):
+        assert pepcore("check", "--socket", socket, *question).returncode == code
+        assert pepcore("check", question[0], "--socket", socket, *question[1:]).returncode == code
+        assert pepcore("check", *question, f"--socket={socket}").returncode == code
+
+
+def test_no_word_behind_two_dashes_is_an_option(tmp_path: Path) -> None:
+    """The daemon behind `--socket` permits everything, so that whatever is read as an option would be seen."""
+    (tmp_path / "acl.cedar").write_text('@id("all")\npermit (principal, action, resource);\n')
+    permits, none = str(tmp_path / "s"), f"--socket={tmp_path / 'none'}"
+    daemon = started(
+        "--policies", str(tmp_path / "acl.cedar"), "--socket", permits, socket=Path(permits), log=tmp_path / "log"
+    )
+    try:
+        for command in ("check", "explain"):
+            for question in (("User::a", "read", "D::b", "--socket=1"), ("User::-h", "--help", "D::b", "--=2")):
+                assert pepcore(command, "--socket", permits, "--", *question).returncode == 0
+                assert pepcore(command, none, "--", *question).returncode == 3
+            unnamed = pepcore(command, "--socket", permits, "--", "-x::a", "--", "D::b")  # Cedar has no such type
+            assert (unnamed.returncode, "__entity" in unnamed.stdout + unnamed.stderr) == (3, True)
+            for foreign in (("--help", "read", "D::b"), ("User::a", "--help", "-h"), ("-h",), ("--json",)):
+                done = pepcore(command, "--socket", permits, "--", *foreign)
+                assert (done.returncode, done.stdout) == (2, "")
+            question = ("User::a", "read", "D::b", f"--socket={permits}")
+            assert pepcore(command, none, "--", *question).returncode == 2
+            assert pepcore(command, none, *question).returncode == 0
+        for value in ("--help", "-h", "--json"):  # the value of an option is a value, too
+            assert pepcore("check", "--socket", permits, "--point", value, *PERMIT[:3]).returncode == 0
+            assert pepcore("check", none, "--point", value, *PERMIT[:3]).returncode == 3
+    finally:
+        assert ended(daemon) == 0
 
 
 # ---- JSON lines ----
@@ -158,6 +187,15 @@ def test_json_lines_get_one_answer_each_in_order_and_the_worst_exit_code(socket:
     rows = [json.loads(row) for row in mixed.stdout.splitlines()]
     assert [row["decision"] for row in rows] == [True, False, True]
     assert rows[1]["context"]["reason"] == "production takes deploys from main only; merge first"
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\n \n\t\n"])
+def test_no_question_on_standard_input_is_no_permit(socket: str, nothing: bytes) -> None:
+    for json_too in ((), ("--json",)):
+        done = pepcore("check", "--socket", socket, *json_too, stdin=nothing)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "no question on standard input: write one JSON object a line" in done.stderr
+        assert pepcore("check", "--socket", socket, *json_too, stdin=nothing + line()).returncode == 0
 
 
 def test_a_json_line_may_name_a_chain(socket: str) -> None:

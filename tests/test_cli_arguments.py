@@ -59,11 +59,28 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("check", "User::a", "read", "D::x", "--deadline", "1e3"), "`1e3` is not a number of milliseconds"),
         (("check", "User::a", "read", "D::x", "--not-after", "-1"), "`-1` is not a number of Unix milliseconds"),
         (("check", "User::a", "read", "D::x", "--handles", "a,,b"), "--handles has an empty name"),
-        (("check", "User::a", "read", "D::x", "--handles", "a" * 65), "handles must be"),
-        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "longer than 64"),
+        (("check", "User::a", "read", "D::x", "--handles", "a" * 65), "pepcore: --handles must be"),
+        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "is longer than 64 characters: pass the name"),
+        (("check", "User::a", "read", "D::x", "--point", "p" * 65), "pepcore: --point 'ppp"),
         (("check", "User::a", "read", "D::x", "--socket", ""), "--socket is empty"),
+        (("check", "User::a", "read", "D::x", "--socket", "/" + "x" * 107), "pepcore: --socket '/xxx"),
+        (("check", "User::a", "read", "D::x", "--socket", "/" + "x" * 107), "has 108 bytes, more than a socket's 107"),
         (("check", "User::a", "read", "D::x", "--dead", "9"), "unrecognized arguments: --dead"),
+        (("check",), "no question on standard input: write one JSON object a line, or name SUBJECT"),
+        (("check", "--json"), "no question on standard input"),
         (("check", "--on-behalf-of", "User::b"), "--on-behalf-of belongs to one question"),
+        (("check", "User::a", "read", "D::x", "--help"), "`--help` asks for help only where it stands alone"),
+        (("check", "-h", "read", "D::x"), "`-h` asks for help only where it stands alone"),
+        (("check", "-hh"), "`-h` asks for help only where it stands alone"),
+        (("check", "--json", "--help"), "`--help` asks for help only where it stands alone"),
+        (("explain", "--help", "read", "D::x"), "`--help` asks for help only where it stands alone"),
+        (("policies", "check", "--help"), "`--help` asks for help only where it stands alone"),
+        (("--help", "check"), "`--help` asks for help only where it stands alone"),
+        (("check", "--", "--help", "read", "D::x"), "SUBJECT `--help` is not an entity"),
+        (("explain", "--", "-h", "read", "D::x"), "SUBJECT `-h` is not an entity"),
+        (("check", "--", "User::a", "read", "D::x", "--socket=/x"), "the value of `--socket` is not JSON"),
+        (("check", "--point", "--", "--help", "read", "D::x"), "`--point` needs a value: write `--point=--` if"),
+        (("stats", "--", "--help"), "`--help` is one word too many"),
         (("explain",), "SUBJECT, ACTION and RESOURCE are needed"),
         (("stats", "now"), "unrecognized arguments: now"),
         (("policies",), "say what to check"),
@@ -82,6 +99,7 @@ def test_wrong_arguments_exit_2_and_say_what_to_do(arguments: tuple[str, ...], w
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+    assert "None" not in done.stderr  # a word of Python, for none of the command line
 
 
 def test_what_a_terminal_might_obey_is_escaped() -> None:
@@ -111,7 +129,7 @@ def in_a_shell(words: str, streams: str) -> subprocess.CompletedProcess[bytes]:
         ("check User::a read Doc::b --json", ">&-", 3),
         ("explain User::a read Doc::b", "2>&-", 3),
         ("stats", "2>/dev/full", 3),
-        ("check", "2>&-", 0),
+        ("check", "2>&-", 2),
         ("check", "<&-", 2),
         ("check User::a", "2>&-", 2),
         ("check User::a", "2>/dev/full", 2),
@@ -218,6 +236,13 @@ def test_the_help_lists_every_command_and_the_exit_codes() -> None:
         assert any(row.split() == [command, *summary.split()] for row in done.stdout.splitlines())
     for name in ("NO_COLOR", "PEPCORE_SOCKET", "PEPCORE_CONFIG"):
         assert name in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check", "explain"])
+def test_the_help_says_where_foreign_words_go(command: str) -> None:
+    said = pepcore(command, "-h")
+    assert said.returncode == 0
+    assert '-- "$subject" read "$document"' in said.stdout.partition("\nexamples\n")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -62,6 +62,12 @@ class Point(enum.StrEnum):
         ("deadline", HUGE, "deadline (a `int`) is not a number of seconds"),
         ("path", 5, "path 5 is not the path of a socket: pass a string or a Path, or None"),
         ("path", "/run/\ud800", r"path '/run/\ud800' is not the path of a socket"),
+        ("path", "", "path '' is empty: name where the daemon listens"),
+        ("path", b"", "path b'' is empty"),
+        ("path", "/run/a\0b", r"path '/run/a\x00b' has a NUL character: name a socket in the file system"),
+        ("path", "\0abstract", "has a NUL character"),
+        ("path", "/" + "x" * 107, "has 108 bytes, more than a socket's 107: use a shorter one"),
+        ("path", "/" + "\u00e9" * 54, "has 109 bytes"),
     ],
     ids=lambda value: "HUGE" if value is HUGE else None,
 )
@@ -90,6 +96,19 @@ def test_a_setting_that_cannot_be_is_refused_by_its_name(kind: str, setting: str
 def test_settings_at_the_bounds_are_taken(kind: str, settings: dict[str, Any]) -> None:
     said = Both(kind, **{"path": "/nowhere/pepcore.sock", **settings}).check("User::alice", "read", "Document::1")
     assert "no daemon at `/nowhere/pepcore.sock`" in said.error
+
+
+@pytest.mark.parametrize("path", ["/" + "x" * 106, "/" + "\u00e9" * 53, "x"])
+def test_a_path_at_the_bound_of_a_socket_is_taken(kind: str, path: str) -> None:
+    assert f"no daemon at `{path}`: No such file" in Both(kind, path=path).check("User::alice", "read", "D::1").error
+
+
+def test_the_path_of_the_environment_is_refused_like_any_other(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PEPCORE_SOCKET", "/" + "x" * 107)
+    with pytest.raises(ValueError, match=r"^path '/xx.* has 108 bytes"):
+        made(kind)
+    monkeypatch.setenv("PEPCORE_SOCKET", "/" + "x" * 106)
+    made(kind)
 
 
 # ---- questions ----------------------------------------------------------------------------------------------------

@@ -56,6 +56,14 @@ def test_there_are_exactly_two_set_up_commands_of_one_line_each() -> None:
         assert " && python3 -m pip --python .venv/bin/python install -e " in command
 
 
+def test_a_newcomer_is_told_where_the_programs_and_the_policies_come_from() -> None:
+    used = README.partition("**Use it.**")[2].partition("## ")[0]
+    before, served, _ = used.partition("`pepcore serve --policies acl.cedar`")
+    assert served
+    assert "`. .venv/bin/activate`" in before
+    assert '`"""` above as `acl.cedar`' in before
+
+
 def test_the_embedded_example_prints_what_it_says() -> None:
     says = re.findall(r"# (True .*)$", EMBEDDED, re.M)
     run = subprocess.run([sys.executable, "-c", EMBEDDED], capture_output=True, text=True)

@@ -2,6 +2,7 @@
  *
  * Promises: exit 0 only for a permit, 1 for a deny, 2 for a mistake in the arguments (nothing was asked), 3 for a fault
  * (no daemon, no answer in time, a malformed reply: enforce it as a deny). `pep check ... && action` is therefore safe.
+ * Help is status 0 only where it is asked for alone: a foreign word must not make it look like a permit.
  * It declares no obligations as handled, so a permit that carries one does not reach the script as a permit.
  * Never: guesses what an argument meant, asks twice, shows bytes from the daemon to a terminal unescaped.
  */
@@ -14,7 +15,7 @@ static const char help[] =
     "pep asks the policy enforcement core of this host whether an action may happen.\n"
     "\n"
     "usage: pep check SUBJECT ACTION RESOURCE [key=json ...] [options]\n"
-    "       pep --help | --version\n"
+    "       pep --help | pep check --help | pep --version\n"
     "\n"
     "SUBJECT and RESOURCE are written Type::id, the type ending at the first `::`.\n"
     "key=json adds a field to the context. The value is JSON: numbers and true as they are,\n"
@@ -39,6 +40,7 @@ static const char help[] =
     "  pep check User::alice read Document::roadmap && cat roadmap\n"
     "  pep check Service::ci deploy App::web 'branch=\"main\"' attempt=1 --on-behalf-of User::bob\n"
     "  pep check Agent::a7 call Tool::shell 'argv=[\"rm\",\"x\"]' --point agents --json\n"
+    "  pep check --quiet -- \"$subject\" read \"$document\"   # words that come from elsewhere go behind --\n"
     "\n"
     "A permit says what was true when it was asked. Ask right before the action.\n";
 
@@ -85,6 +87,8 @@ static int read_number(uint64_t *out, const char *text, uint64_t most) {
   return 1;
 }
 
+static int asks_for_help(const char *argument) { return !strcmp(argument, "--help") || !strcmp(argument, "-h"); }
+
 static int option(arguments *a, const char *name, const char *value) {
   uint64_t number;
   if (!strcmp(name, "--socket"))
@@ -125,6 +129,8 @@ static int read_arguments(arguments *a, int argc, char **argv) {
       options = 0;
       continue;
     }
+    if (asks_for_help(arg))
+      return usage("`", arg, "` asks for help only where it stands alone: put `--` before words that are no options");
     if (!strcmp(arg, "--json")) {
       a->json = 1;
       continue;
@@ -140,6 +146,9 @@ static int read_arguments(arguments *a, int argc, char **argv) {
     if (v == sizeof valued / sizeof *valued)
       return usage("`", arg, "` is not an option: put `--` before a name that starts with `-`");
     if (!equals && i + 1 == argc) return usage("`", arg, "` needs a value");
+    /* an empty variable in a script, no name: what is behind `--` must stay no option */
+    if (!equals && !strcmp(argv[i + 1], "--"))
+      return usage("`", arg, "` needs a value: write it behind `=` if it is `--`");
     if ((status = option(a, valued[v], equals ? equals + 1 : argv[++i]))) return status;
   }
   if (a->num_names < 3)
@@ -161,6 +170,13 @@ static void put_wide(pep_buffer *out, const char *name, uint64_t value) {
                    (size_t)snprintf(text, sizeof text, ",\"%s\":\"%llu\"", name, (unsigned long long)value));
 }
 
+/* The error without the name of the fault, which is shown beside it and with which a daemon's own texts begin. */
+static const char *error_of(const pep_verdict *v) {
+  const char *name = pep_fault_name(v->fault);
+  size_t len = strlen(name);
+  return strncmp(v->error, name, len) || strncmp(v->error + len, ": ", 2) ? v->error : v->error + len + 2;
+}
+
 static void show_json(pep_buffer *out, const pep_verdict *v) {
   pep_string policy;
   pep_obligation duty;
@@ -169,7 +185,7 @@ static void show_json(pep_buffer *out, const pep_verdict *v) {
   if (v->fault) (void)pep_json_string(out, pep_fault_name(v->fault), strlen(pep_fault_name(v->fault)));
   else put(out, "null");
   put(out, ",\"error\":");
-  (void)pep_json_string(out, v->error, strlen(v->error));
+  (void)pep_json_string(out, error_of(v), strlen(error_of(v)));
   put(out, ",\"reason\":");
   (void)pep_json_string(out, v->reason.data, v->reason.len);
   put(out, ",\"policies\":[");
@@ -203,7 +219,7 @@ static void show_text(pep_buffer *out, const pep_verdict *v) {
     put(out, "pep: no verdict (");
     put(out, pep_fault_name(v->fault));
     put(out, "), so deny: ");
-    put_text(out, v->error, strlen(v->error));
+    put_text(out, error_of(v), strlen(error_of(v)));
   } else {
     put(out, v->permit ? "permit" : "deny");
     if (v->reason.len) put(out, ": "), put_text(out, v->reason.data, v->reason.len);
@@ -258,10 +274,10 @@ int main(int argc, char **argv) {
   arguments a;
   if (!open_streams()) return FAULT;
   memset(&a, 0, sizeof a);
-  for (int i = 1; i < argc && strcmp(argv[i], "--"); i++)
-    if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
-      return fputs(help, stdout) < 0 || fflush(stdout) ? FAULT : 0;
+  if ((argc == 2 && asks_for_help(argv[1])) || (argc == 3 && !strcmp(argv[1], "check") && asks_for_help(argv[2])))
+    return fputs(help, stdout) < 0 || fflush(stdout) ? FAULT : 0;
   if (argc == 2 && !strcmp(argv[1], "--version")) return puts("pep " PEP_VERSION) < 0 || fflush(stdout) ? FAULT : 0;
+  if (argc > 2 && asks_for_help(argv[1])) return usage("`", argv[1], "` stands alone: `pep --help`");
   if (argc < 2) return usage("a command is needed: check", NULL, "");
   if (strcmp(argv[1], "check")) return usage("`", argv[1], "` is not a command: there is only check");
   int status = read_arguments(&a, argc - 2, argv + 2);

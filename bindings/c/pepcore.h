@@ -31,6 +31,8 @@ extern "C" {
 #define PEP_VERSION "0.1.0"
 #define PEP_DEADLINE_MS 200 /* what a deadline of 0 means */
 #define PEP_MAX_CHAIN 16
+#define PEP_MAX_NAME 64    /* characters of a point or a handle */
+#define PEP_MAX_HANDLES 64 /* each counted once */
 #define PEP_MAX_DEPTH 16 /* of a question, its own array being 1 */
 #ifndef PEP_MAX_FRAME
 #define PEP_MAX_FRAME (1u << 20) /* bytes of a body, sent or received */
@@ -147,7 +149,8 @@ void pep_request_cleanup(pep_request *request);
 /* pep_connect says where and as what to ask; the socket is opened by the first `pep_check`, so that an absent daemon is
  * a deny like any other. `path` NULL or empty: PEPCORE_SOCKET, then $XDG_RUNTIME_DIR/pepcore/pepcore.sock if it exists,
  * then /run/pepcore/pepcore.sock. `point` may be NULL. `handles` are the obligation types that the caller discharges.
- * It fails, with text in `error`, only for arguments that can never work. */
+ * It fails, with text in `error`, only for arguments that can never work: a path over 107 bytes, a point over
+ * PEP_MAX_NAME characters, a handle that is empty or as long, over PEP_MAX_HANDLES handles, invalid UTF-8. */
 int pep_connect(pep_client *client, const char *path, const char *point, const char *const *handles,
                 size_t num_handles);
 
@@ -453,6 +456,19 @@ static double pep_i_strtod(const char *text, char **out_end) {
   return value;
 }
 
+/* Every digit counts, however many there are: another client that rounds the same literal must make the same bytes. */
+static int pep_i_json_float_in(pep_i_json *j, const char *text, size_t len, double *out_value) {
+  pep_buffer copy; /* strtod wants a NUL behind it */
+  char *end = NULL;
+  memset(&copy, 0, sizeof copy);
+  int ok = pep_append(&copy, text, len) && pep_i_byte(&copy, 0);
+  if (!ok) return pep_buffer_cleanup(&copy), pep_i_json_fail(j, "value is too large");
+  *out_value = pep_i_strtod((const char *)copy.data, &end);
+  ok = end == (char *)copy.data + len && isfinite(*out_value);
+  pep_buffer_cleanup(&copy);
+  return ok || pep_i_json_fail(j, "number does not fit a float64");
+}
+
 static int pep_i_json_number(pep_i_json *j) {
   size_t start = j->at;
   int negative = pep_i_take(j, '-'), whole = 1;
@@ -466,11 +482,8 @@ static int pep_i_json_number(pep_i_json *j) {
     if (!pep_i_take(j, '+')) (void)pep_i_take(j, '-');
     if (!pep_i_digits(j)) return pep_i_json_fail(j, "expected a digit");
   }
-  char text[128], *end = NULL;
+  const char *text = j->text + start;
   size_t len = j->at - start;
-  if (len >= sizeof text) return pep_i_json_fail(j, "number has over 127 characters");
-  memcpy(text, j->text + start, len);
-  text[len] = 0;
   if (whole) {
     uint64_t value = 0;
     for (size_t i = (size_t)negative; i < len; i++) {
@@ -482,9 +495,9 @@ static int pep_i_json_number(pep_i_json *j) {
     int ok = !negative || !value ? pep_i_put_uint(j->out, value) : pep_i_put_int(j->out, (int64_t)(0 - value));
     return ok || pep_i_json_fail(j, "value is too large");
   }
-  double value = pep_i_strtod(text, &end);
+  double value;
+  if (!pep_i_json_float_in(j, text, len, &value)) return 0;
   uint64_t bits;
-  if (end != text + len || !isfinite(value)) return pep_i_json_fail(j, "number does not fit a float64");
   memcpy(&bits, &value, sizeof bits);
   return pep_i_put_be(j->out, 0xcb, bits, 8) || pep_i_json_fail(j, "value is too large");
 }
@@ -952,19 +965,40 @@ static int pep_i_write_hello(pep_client *c, const char *point, const char **hand
   return 1;
 }
 
+/* Whether a daemon takes the name in a hello: it would refuse each question of a connection that opens with another. */
+static int pep_i_hello_name(pep_client *c, const char *field, const char *name) {
+  size_t len = strlen(name), chars = 0, shown = 0;
+  if (!pep_i_utf8(name, len)) return snprintf(c->error, sizeof c->error, "%s is not valid UTF-8", field), 0;
+  for (size_t i = 0; i < len; i++)
+    if ((name[i] & 0xc0) != 0x80 && ++chars == 21) shown = i;
+  if (chars <= PEP_MAX_NAME) return 1;
+  snprintf(c->error, sizeof c->error, "%s `%.*s...` has %zu characters, more than %d: use a shorter one", field,
+           (int)shown, name, chars, PEP_MAX_NAME);
+  return 0;
+}
+
 int pep_connect(pep_client *c, const char *path, const char *point, const char *const *handles, size_t num_handles) {
   pep_client_cleanup(c);
   if (!point) point = "";
-  if (!pep_i_utf8(point, strlen(point))) return snprintf(c->error, sizeof c->error, "point is not valid UTF-8"), 0;
+  if (!pep_i_hello_name(c, "point", point)) return 0;
+  for (size_t i = 0; i < num_handles; i++) {
+    if (!pep_i_hello_name(c, "handle", handles[i])) return 0;
+    if (!*handles[i])
+      return snprintf(c->error, sizeof c->error, "handle %zu is empty: name an obligation type", i + 1), 0;
+  }
   const char **sorted = (const char **)calloc(num_handles + 1, sizeof *sorted);
   size_t unique = 0;
-  int ok = sorted != NULL;
-  for (size_t i = 0; ok && i < num_handles; i++) ok = pep_i_utf8(sorted[i] = handles[i], strlen(handles[i]));
-  if (ok) qsort(sorted, num_handles, sizeof *sorted, pep_i_text_order);
-  for (size_t i = 0; ok && i < num_handles; i++)
+  if (!sorted) return snprintf(c->error, sizeof c->error, "no memory for the handles"), 0;
+  if (num_handles) memcpy(sorted, handles, num_handles * sizeof *sorted);
+  qsort(sorted, num_handles, sizeof *sorted, pep_i_text_order);
+  for (size_t i = 0; i < num_handles; i++)
     if (!unique || strcmp(sorted[unique - 1], sorted[i])) sorted[unique++] = sorted[i];
-  if (!ok || !pep_i_write_hello(c, point, sorted, unique))
-    snprintf(c->error, sizeof c->error, "handles or point are not valid UTF-8 or too large"), ok = 0;
+  int ok = unique <= PEP_MAX_HANDLES;
+  if (!ok)
+    snprintf(c->error, sizeof c->error, "handles are %zu obligation types, more than %d: name those that are discharged",
+             unique, PEP_MAX_HANDLES);
+  else if (!(ok = pep_i_write_hello(c, point, sorted, unique)))
+    snprintf(c->error, sizeof c->error, "no memory for the hello, or PEP_MAX_FRAME is too small");
   free(sorted);
   return ok && pep_i_discover(c, path);
 }
@@ -997,7 +1031,7 @@ static int pep_i_absent(pep_client *c, pep_verdict *v, int why) {
   if (why == ENOENT || why == ENOTDIR || why == ECONNREFUSED)
     advice = ": start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET";
   if (why == EACCES) advice = ": ask as a user who may open it, or name another socket in PEPCORE_SOCKET";
-  return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at %s: %s%s", c->path, strerror(why), advice);
+  return pep_i_deny(v, PEP_UNREACHABLE, "no daemon at `%s`: %s%s", c->path, strerror(why), advice);
 }
 
 /* A socket above the standard streams: where one of them is closed its number is free, and what the program means to

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .parser import EXIT_CODES, Parser, Usage
+from .parser import EXIT_CODES, HELP_ALONE, HELP_WORDS, Parser, Usage
 
 COMMANDS = {
     "serve": "run the daemon",
@@ -41,6 +41,7 @@ start here
   pepcore demo
   pepcore serve --policies ./policies --entities entities.json
   pepcore check User::alice read Document::roadmap && cat roadmap
+  pepcore check -- "$subject" read "$document"   # words that come from elsewhere go behind `--`
 
 {EXIT_CODES}
 environment
@@ -119,7 +120,9 @@ def _run(words: list[str]) -> int:
             sys.stderr.write(HELP)
         return USAGE
     command, rest = words[0], words[1:]
-    if command in ("-h", "--help", "help"):
+    if rest and command in (*HELP_WORDS, "help"):
+        raise Usage("", f"`{command}` {HELP_ALONE}")
+    if command in (*HELP_WORDS, "help"):
         sys.stdout.write(HELP)
         return OK
     if command in ("-V", "--version"):
@@ -130,10 +133,10 @@ def _run(words: list[str]) -> int:
     if command not in COMMANDS:
         raise Usage("", f"`{command}` is not a command: choose one of {', '.join(COMMANDS)}")
     parser = parser_of(command)
-    try:
-        options = parser.parse_intermixed_args(rest)
-    except SystemExit as stop:  # only `--help` ends this way
-        return int(stop.code or OK)
+    if len(rest) == 1 and rest[0] in HELP_WORDS:
+        parser.print_help()
+        return OK
+    options = parser.read(rest)
     try:
         return int(options.run(options))
     except Exception as error:

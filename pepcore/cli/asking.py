@@ -237,4 +237,6 @@ def connect(options: argparse.Namespace, command: str) -> Client:
             handles=handled(options, command) if hasattr(options, "handles") else (),
         )
     except ValueError as error:
-        raise Usage(command, str(error)) from None
+        argument, _, rest = str(error).partition(" ")
+        given = {"path": "--socket" if options.socket else "PEPCORE_SOCKET", "point": "--point", "handles": "--handles"}
+        raise Usage(command, f"{given.get(argument, argument)} {rest}") from None

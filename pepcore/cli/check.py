@@ -2,7 +2,8 @@
 
 Promises: the exit code says the verdict (of many: the worst of them), and standard output carries it; one line
 in, one answer out, at once, in order; a line that is not a question is answered with a deny that says why, and the
-next line is read. Never: discharges an obligation: `--handles` is the caller's promise to do so.
+next line is read; exit 0 means that something was asked and permitted.
+Never: discharges an obligation: `--handles` is the caller's promise to do so.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ ABOUT = f"""{ABOUT_QUESTIONS}
 
 Without SUBJECT it reads AuthZEN evaluation requests from standard input, one JSON object a line, with
 `on_behalf_of` (a list of entities) beside `context` where the subject acts for others. Each gets one line,
-`{{"decision": bool, "context": {{...}}}}`. The exit code is the worst: 3 if any was a fault, else 2, 1, 0."""
+`{{"decision": bool, "context": {{...}}}}`. The exit code is the worst: 3 if any was a fault, else 2, 1, 0;
+without a single question it is 2."""
 
 EXAMPLES = """  pepcore check User::alice read Document::roadmap && cat roadmap
   pepcore check Job::shop deploy Environment::production 'branch="main"' attempt=1
   pepcore check Agent::support read Customer::c-7 --on-behalf-of User::maria --handles redact,mask --json
+  pepcore check --json -- "$subject" read "$document"   # words that come from elsewhere go behind `--`
   pepcore check < questions.jsonl > answers.jsonl"""
 
 
@@ -78,11 +81,12 @@ def code_of(verdict: Verdict) -> int:
 
 def _lines(options: argparse.Namespace) -> int:
     client = connect(options, "check")
-    worst = 0
+    asked_any, worst = False, 0
     source = sys.stdin.buffer
     while line := source.readline(LONGEST_LINE + 1):
         if not line.strip():
             continue
+        asked_any = True
         try:
             if len(line) > LONGEST_LINE:
                 while not line.endswith(b"\n") and (line := source.readline(LONGEST_LINE)):
@@ -98,6 +102,9 @@ def _lines(options: argparse.Namespace) -> int:
             say(as_json({"decision": verdict.permit, "context": told(verdict)}))
             worst = max(worst, code_of(verdict))
         sys.stdout.flush()
+    if not asked_any:  # 0 would be a permit that nobody gave: whatever writes the questions may have failed
+        raise Usage("check", "no question on standard input: write one JSON object a line, or name SUBJECT, ACTION "
+                    "and RESOURCE")  # fmt: skip
     return worst
 
 
@@ -105,9 +112,10 @@ def told(verdict: Verdict) -> dict[str, Any]:
     """A verdict as plain values, in the words that `pep --json` uses, too."""
     from ..errors import NAMES
 
+    fault = NAMES.get(verdict.fault, str(verdict.fault)) if verdict.fault else None
     return {
-        "fault": NAMES.get(verdict.fault, str(verdict.fault)) if verdict.fault else None,
-        "error": verdict.error,
+        "fault": fault,
+        "error": verdict.error.removeprefix(f"{fault}: "),  # which stands beside it
         "reason": verdict.reason,
         "policies": list(verdict.policies),
         "obligations": [{"id": o.id, "type": o.type, "properties": o.properties} for o in verdict.obligations],

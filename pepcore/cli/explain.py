@@ -23,7 +23,8 @@ is taken and no notice is sent: a `rate` is shown as if it had room.
 
 EXAMPLES = """  pepcore explain User::alice read Document::roadmap
   pepcore explain Job::shop deploy Environment::production 'branch="fix-1"'
-  pepcore explain Agent::support read Customer::c-7 --on-behalf-of User::maria --json"""
+  pepcore explain Agent::support read Customer::c-7 --on-behalf-of User::maria --json
+  pepcore explain --json -- "$subject" read "$document"   # words that come from elsewhere go behind `--`"""
 
 
 def configure(parser: Parser) -> None:

@@ -41,13 +41,14 @@ cdef struct Member:
     PyObject* value             # borrowed: the dict is not touched while it is written
 
 
+cdef str TOO_LARGE = "is too large: send less"
 cdef object _Entity = Entity
 cdef object _Action = Action
 
 
 cdef int full(bint done) except -1:
     if not done:
-        raise BadQuestion("question", "is too large: send less")
+        raise BadQuestion("question", TOO_LARGE)
     return 0
 
 
@@ -137,6 +138,8 @@ cdef int mapping(Buffer* b, object d, int depth, str place) except -1:
             try:
                 value(b, <object> members[i].value, depth + 1, "")
             except BadQuestion as inner:
+                if inner.reason is TOO_LARGE:       # of the whole: the value that met the limit may be a small one
+                    raise
                 key = (<const char*> members[i].key.at)[:min(members[i].key.size, 64)].decode("utf-8", "replace")
                 below = f".{inner.field}" if inner.field else ""
                 raise BadQuestion(f"{place}.{key}{below}" if place else f"{key}{below}", inner.reason) from None

@@ -127,15 +127,21 @@ def settle(permit, str reason, tuple policies, tuple obligations, handles, *, ui
         elif permit is not False:
             raise PdpFault("decision", f"is `{type(permit).__name__}`: it must be a boolean")
     except Fault as fault:
-        v.fault, v.error, v.expires_ns = fault.code, f"{_names[fault.code]}: {fault}", 0
+        v.fault, v.error, v.expires_ns = fault.code, named(fault), 0
         v.kept_ns = 0
     return v
+
+
+cdef str named(fault):
+    """The text of a fault behind its name, which a field of the same name is already."""
+    name = _names[fault.code]
+    return str(fault) if fault.field == name else f"{name}: {fault}"
 
 
 def deny(fault, *, uint64_t number=0, uint64_t boot=0, uint64_t revision=0):
     """Return the deny that a fault (errors.Fault) stands for."""
     cdef Verdict v = Verdict.__new__(Verdict)
-    v.fault, v.error = fault.code, f"{_names[fault.code]}: {fault}".encode("utf-8", "replace").decode()
+    v.fault, v.error = fault.code, named(fault).encode("utf-8", "replace").decode()
     v.number, v.boot, v.revision = number, boot, revision
     return v
 

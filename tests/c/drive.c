@@ -137,10 +137,10 @@ static void forked(uint32_t deadline_ms) {
 }
 
 static void connect_as(char *line) {
-  char *path = word(&line), *handles[16];
+  char *path = word(&line), *handles[200] = {NULL};
   size_t len, num = 0;
   char *point = unhex(&line, &len);
-  while (line && num < 16) handles[num++] = unhex(&line, &len);
+  while (line && num < 200) handles[num++] = unhex(&line, &len);
   result(pep_connect(&client, *path == '-' ? NULL : path, point, (const char *const *)handles, num), client.error);
   free(point);
   while (num) free(handles[--num]);

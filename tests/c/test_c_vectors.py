@@ -23,6 +23,31 @@ def test_the_vectors_are_what_their_program_writes() -> None:
     subprocess.run([sys.executable, VECTORS / "make.py", "--check"], check=True)
 
 
+@pytest.mark.parametrize(
+    ("point", "handles", "says"),
+    [
+        ("p" * 65, [], f"point `{'p' * 20}...` has 65 characters, more than 64: use a shorter one"),
+        ("\u00e9" * 65, [], "point `" + "\u00e9" * 20 + "...` has 65 characters"),
+        (b"\xff", [], "point is not valid UTF-8"),
+        ("", ["mask", ""], "handle 2 is empty: name an obligation type"),
+        ("", ["mask", "h" * 65], f"handle `{'h' * 20}...` has 65 characters, more than 64"),
+        ("", [b"\xc3"], "handle is not valid UTF-8"),
+        ("", [f"h{i}" for i in range(65)], "handles are 65 obligation types, more than 64: name those"),
+    ],
+)
+def test_what_no_daemon_takes_in_a_hello_is_refused_at_once(
+    driver: Driver, point: str | bytes, handles: list[str | bytes], says: str
+) -> None:
+    def told(point: str | bytes, *handles: str | bytes) -> str:
+        words = [word.encode() if isinstance(word, str) else word for word in (point, *handles)]
+        return driver("connect", "/x", *words)
+
+    assert told(point, *handles).startswith(f'error "{says}')
+    for within in ("p" * 64, "\u00e9" * 64):
+        assert told(within, "\u00e9" * 64, "h" * 64) == "ok"
+    assert told("", *(f"h{i}" for i in range(64)), "h0", "h63") == "ok"
+
+
 @pytest.mark.parametrize("vector", [v for v in vectors("requests") if v.values[0]["op"] == "hello"])
 def test_hello_has_the_golden_bytes(driver: Driver, vector: dict[str, Any]) -> None:
     shuffled = [*reversed(vector["handles"]), *vector["handles"][:1]]  # unsorted and not unique
@@ -73,6 +98,10 @@ def test_replies_mean_what_the_vectors_say(driver: Driver, vector: dict[str, Any
 GOOD_JSON = [
     *("0", "-0", "1", "-1", "127", "128", "18446744073709551615", "-9223372036854775808"),
     *("1.0", "-0.0", "1e2", "1E+2", "0.1", "5e-324", "1.7976931348623157e308", "2.5e-1", "1e-400"),
+    *("0." + "0" * 300 + "1", "-" + "9" * 200 + ".5", "1" + "0" * 400 + "e-400", "1.5e" + "0" * 200 + "1"),
+    "1" * 128 + ".0",
+    "9007199254740992." + "9" * 15 + "0" * 200 + "1",  # between two doubles: every digit counts
+    "1." + "0" * 15 + "1110223024625156540423631668090820312500" + "0" * 300 + "1",  # just above half of the last bit
     *(
         '""',
         '"a"',
@@ -85,6 +114,7 @@ GOOD_JSON = [
     *('{"b":1,"a":{"d":[],"c":null}}', '{"":0,"\u00e9":1,"z":2}'),
 ]
 BAD_JSON = [
+    *("1" + "0" * 400 + ".5", "9" * 200, "1." + "0" * 200 + "x"),
     *(
         "",
         " ",
@@ -102,7 +132,7 @@ BAD_JSON = [
         ".5",
         "1e",
     ),
-    *("1e+", "0x1", "1 2", "18446744073709551616", "-9223372036854775809", "1e999", "1" * 128 + ".0"),
+    *("1e+", "0x1", "1 2", "18446744073709551616", "-9223372036854775809", "1e999"),
     *('"', '"a', "'a'", '"\n"', '"\\x"', '"\\u12g4"', '"\\u123"', '"\ufeff', "\ufeff1", "nul\0", "1\0"),
     *('"\\ud800"', '"\\udc00"', '"\\ud800\\u0041"', '"\\ud800x"', "[", "[1", "[1,]", "[,1]", "[1 2]"),
     *("{", '{"a"', '{"a":', '{"a":1', '{"a":1,}', "{a:1}", "{1:1}", "[" * 15 + "]" * 15),

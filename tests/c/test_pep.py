@@ -53,7 +53,7 @@ def test_the_exit_status_is_the_answer(pep: Run, serve: Serve, tmp_path: Path) -
     assert done[deny].stdout == "deny: no policy permits this\n"
     assert done[odd].stdout == ""
     assert "(bad-frame), so deny: the daemon's verdict is malformed" in done[odd].stderr
-    none = f"(unreachable), so deny: no daemon at {tmp_path / 'none'}: No such file or directory: "
+    none = f"(unreachable), so deny: no daemon at `{tmp_path / 'none'}`: No such file or directory: "
     advice = "start it with `pepcore serve`, or name its socket in PEPCORE_SOCKET\n"
     assert done[tmp_path / "none"].stderr == f"pep: no verdict {none}{advice}"
 
@@ -99,9 +99,17 @@ def test_the_question_is_what_the_arguments_say(pep: Run, serve: Serve) -> None:
         ((*QUESTION, "--deadline", "-5"), "is not a number of milliseconds"),
         ((*QUESTION, "--not-after", "18446744073709551616"), "is not a number of Unix milliseconds"),
         ((*QUESTION, "--on-behalf-of", "bob"), "on-behalf-of `bob` has no type"),
+        ((*QUESTION, "--point", "p" * 65), f"point `{'p' * 20}...` has 65 characters, more than 64: use a shorter one"),
+        ((*QUESTION, "--point", b"\xff"), "point is not valid UTF-8"),
         ((*QUESTION, "--socket", "/" + "x" * 200), "the socket's path has over 107 bytes"),
         ((*QUESTION, "--socket", ""), "--socket is empty"),
         (("check", b"User::\xff", "read", "D::b"), "subject is not valid UTF-8"),
+        (("--help", "check"), "`--help` stands alone"),
+        ((*QUESTION, "--help"), "`--help` asks for help only where it stands alone"),
+        (("check", "-h", "read", "D::b"), "`-h` asks for help only where it stands alone"),
+        (("check", "--json", "-h"), "`-h` asks for help only where it stands alone"),
+        (("check", "--", "--help", "read", "D::b"), "subject `--help` has no type"),
+        ((*QUESTION, "--point", "--", "--socket=/x"), "`--point` needs a value"),
     ],
 )
 def test_wrong_arguments_ask_nothing(pep: Run, serve: Serve, arguments: tuple[str, ...], complaint: str) -> None:
@@ -111,6 +119,27 @@ def test_wrong_arguments_ask_nothing(pep: Run, serve: Serve, arguments: tuple[st
     assert complaint in run.stderr
     assert "try `pep --help`" in run.stderr
     assert pep(*QUESTION, "k=1", PEPCORE_SOCKET=str(peer.path)).returncode == 0
+
+
+def test_the_value_of_an_option_is_a_value_and_no_option_stands_behind_two_dashes(pep: Run, serve: Serve) -> None:
+    points: list[str] = []
+
+    def behave(peer: socket.socket, _: int) -> None:
+        points.append(msgspec.msgpack.decode(read_frame(peer)[2])["point"])
+        read_frame(peer)
+        peer.sendall(welcome() + verdict(2))
+
+    permits = str(serve(behave).path)
+    denies = str(serve(answers(0), "deny").path)
+    for words in (("--point", "--help"), ("--point=--",), ("--point", "-h")):
+        assert pep(*QUESTION, *words, "--socket", permits).returncode == 0
+        assert pep(*QUESTION, *words, "--socket", denies).returncode == 1
+    assert points == ["--help", "--", "-h"]
+    for subject, action in (("-x::a", "--help"), ("User::a", "-h")):
+        assert pep("check", "--socket", permits, "--", subject, action, "D::b").returncode == 0
+        assert pep("check", "--socket", denies, "--", subject, action, "D::b").returncode == 1
+    moved = pep("check", "--socket", denies, "--", *QUESTION[1:], f"--socket={permits}")
+    assert (moved.returncode, moved.stdout) == (2, "")
 
 
 def test_the_socket_is_found_by_argument_then_environment_then_run_directory(
@@ -142,6 +171,22 @@ def test_json_shows_the_whole_verdict(pep: Run, serve: Serve) -> None:
     assert shown["id"] == str(frames.DECISION)
     plain = pep(*QUESTION, "--json", "--socket", str(serve(answers(1), "permit").path))
     assert (plain.returncode, json.loads(plain.stdout)["permit"], json.loads(plain.stdout)["fault"]) == (0, True, None)
+
+
+def test_the_name_of_a_fault_stands_once_beside_its_error(pep: Run, serve: Serve) -> None:
+    def behave(peer: socket.socket, _: int) -> None:
+        read_frame(peer)
+        _, number, _ = read_frame(peer)
+        payload = frames.pack({"reason": "refused: subject: may not be asked for"})
+        body = frames.verdict(0, payload)
+        peer.sendall(welcome() + frames.frame(frames.CHECK | 0x80, number, body[:1] + b"\x04" + body[2:], partition=1))
+
+    path = str(serve(behave).path)
+    told = json.loads(pep(*QUESTION, "--json", "--socket", path).stdout)
+    assert (told["permit"], told["fault"], told["error"]) == (False, "refused", "subject: may not be asked for")
+    text = pep(*QUESTION, "--socket", path)
+    assert (text.returncode, text.stderr) == (3, "pep: no verdict (refused), so deny: subject: may not be asked for\n")
+    assert pep(*QUESTION, "--socket", str(serve(answers(1), "permit").path)).returncode == 0
 
 
 def test_quiet_prints_nothing(pep: Run, serve: Serve, tmp_path: Path) -> None:
@@ -191,10 +236,11 @@ def test_with_standard_streams_closed_nothing_is_written_into_the_socket(
 
 
 def test_help_teaches_and_version_tells(pep: Run) -> None:
-    for arguments in (("--help",), ("check", "--help")):
+    for arguments in (("--help",), ("-h",), ("check", "--help"), ("check", "-h")):
         run = pep(*arguments)
         assert run.returncode == 0
         assert all(word in run.stdout for word in ("exit status", "examples", "--on-behalf-of", "PEPCORE_SOCKET"))
+        assert '-- "$subject" read' in run.stdout
         assert all(len(line) <= 100 for line in run.stdout.splitlines())
     assert pep("--version").stdout == "pep 0.1.0\n"
 

@@ -128,3 +128,13 @@ def test_a_key_that_occurs_twice_by_a_hash_of_its_own_is_refused():
     with pytest.raises(BadQuestion, match="twice"):
         compose(*ASK, {Key("a"): 1, Key("a"): 2})
     assert compose(*ASK, {Key("a"): 1, Key("b"): 2})
+
+
+def test_a_question_that_is_too_large_is_called_so_wherever_the_limit_was_met():
+    huge = "x" * (1 << 24)
+    for context in ({"a": huge}, {"a": {"b": huge}}, {"a": [{"b": huge}]}):
+        with pytest.raises(BadQuestion, match=r"^question: is too large: send less$"):
+            compose(*ASK, context)
+    with pytest.raises(BadQuestion, match=r"^context\.a\.question: is not a finite number$"):
+        compose(*ASK, {"a": {"question": float("inf")}})
+    assert len(compose(*ASK, {"a": {"question": huge[: 1 << 20]}})) > 1 << 20

@@ -49,6 +49,13 @@ def test_every_fault_denies(code: int):
         v.apply({})
 
 
+def test_a_field_that_is_called_as_its_fault_is_named_once():
+    assert deny(FAULTS[7]("deadline", "no answer came in time")).error == "deadline: no answer came in time"
+    assert deny(FAULTS[7]("point", "is slow")).error == "deadline: point: is slow"
+    assert deny(FAULTS[7]("", "it is late")).error == "deadline: it is late"
+    assert settle(True, "", (), (), ()).error == ""
+
+
 def test_a_fault_that_is_no_text_is_still_a_deny():
     v = deny(PdpFault("pdp", "lone \ud800 surrogate"))
     assert read(body(v, payload(v), 0), (), 0).fault == 8

@@ -17,6 +17,7 @@ from .questions import shown
 
 TEXT = 64  # characters of a name in a hello
 HANDLES = 64
+PATH = 107  # bytes of a socket's path that the kernel takes
 
 
 class Settings:
@@ -34,9 +35,15 @@ class Settings:
 def _path(path: Any) -> str:
     try:
         found = os.fsdecode(find(path))
-        os.fsencode(found)  # a lone surrogate would come up in the middle of the first question
+        raw = os.fsencode(found)  # a lone surrogate would come up in the middle of the first question
     except Exception:
         raise ValueError(f"path {shown(path)} is not the path of a socket: pass a string or a Path, or None") from None
+    if not raw:
+        raise ValueError(f"path {shown(path)} is empty: name where the daemon listens")
+    if b"\0" in raw:  # the kernel would stop there, at the path of another socket
+        raise ValueError(f"path {shown(found)} has a NUL character: name a socket in the file system")
+    if len(raw) > PATH:
+        raise ValueError(f"path {shown(found)} has {len(raw)} bytes, more than a socket's {PATH}: use a shorter one")
     return found
 
 
@@ -52,7 +59,7 @@ def _point(point: Any) -> str:
         return ""
     wrong = _wrong(point)
     if wrong:
-        raise ValueError(f"point {shown(point)} {wrong}: pass the name of an enforcement point, or None")
+        raise ValueError(f"point {shown(point)} {wrong}: pass the name of an enforcement point")
     return str.__str__(point)
 
 
