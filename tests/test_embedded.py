@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -355,3 +356,19 @@ def test_the_embedded_form_loads_no_daemon_and_no_event_loop() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_header_list_that_is_not_wrapped_is_denied_by_a_guard_that_applies() -> None:
+    rows = json.dumps([{"type": "remove-header", "properties": {"name": "Authorization"}}])
+    pep = pepcore.embedded(
+        f"@obligation({json.dumps(rows)}) permit(principal, action, resource);", handles=["remove-header"]
+    )
+    fields = [("Authorization", "secret"), ("Via", "a")]
+
+    @pep.guard("User::alice", "read", "Document::1", apply=True)
+    def read(wrapped: bool) -> object:
+        return pepcore.Headers(fields) if wrapped else fields
+
+    assert read(True) == pepcore.Headers((("Via", "a"),))
+    with pytest.raises(Denied, match=r"pepcore\.Headers"):
+        read(False)
