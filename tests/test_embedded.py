@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,37 @@ def test_a_guard_that_names_no_parameter_of_its_function_is_refused_at_once(pep:
 
         @pep.guard("User::alice", "read", lambda doc: doc)
         def read(document: str) -> None: ...
+
+
+def test_a_guard_that_takes_an_argument_by_position_only_is_refused_at_once(pep: Embedded) -> None:
+    def read(document: str, /) -> str:
+        return document
+
+    for place in (lambda document, /: document, lambda *document: document[0]):
+        with pytest.raises(TypeError, match="`resource` takes `document` by position only"):
+            pep.guard("User::alice", "read", place)(read)
+    assert pep.guard("User::alice", "read", lambda document: f"Document::{document}")(read)("1") == "1"
+    # One that the function does not have keeps its default.
+    assert pep.guard("User::alice", "read", lambda other="1", /: f"Document::{other}")(read)("2") == "2"
+
+
+def test_a_guarded_object_that_is_called_as_a_coroutine_function_is_awaited(pep: Embedded) -> None:
+    class Reader:
+        async def __call__(self, document: str) -> dict[str, str]:
+            return {"ssn": "123456789"}
+
+    for reader in (Reader(), partial(Reader()), Reader().__call__):
+        read = pep.guard("User::bob", "read", lambda document: f"Document::{document}", apply=True)(reader)
+        assert asyncio.iscoroutinefunction(read)
+        assert asyncio.run(read("1")) == {"ssn": "****6789"}
+        with pytest.raises(Denied):
+            asyncio.run(read("secret"))
+
+    class Plain:
+        def __call__(self, document: str) -> dict[str, str]:
+            return {"ssn": "123456789"}
+
+    assert pep.guard("User::bob", "read", "Document::1", apply=True)(Plain())("1") == {"ssn": "****6789"}
 
 
 def test_a_forked_child_starts_empty_with_counters_of_its_own(pep: Embedded) -> None:
