@@ -13,9 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 import pytest
+from pepclient import questions
 
 import pepcore
 from pepcore import Denied, Embedded, Entity, PolicyError
@@ -68,6 +70,17 @@ def test_a_malformed_question_denies_and_says_what_is_wrong(
     assert not verdict
     assert verdict.error.startswith(f"bad-question: {place}")
     assert pep.check("User::alice", "read", "Document::1", {})
+
+
+def test_the_types_promise_the_mappings_that_are_taken_and_no_others(pep: Embedded) -> None:
+    for alias in (questions.EntityLike, questions.ActionLike, questions.QuestionLike):
+        assert dict[str, Any] in get_args(alias)
+    assert questions.Context == dict[str, Any]
+    alice = {"type": "User", "id": "alice"}
+    assert pep.check(alice, "read", "Document::1", {})
+    assert "must be" in pep.check(MappingProxyType(alice), "read", "Document::1").error  # type: ignore[arg-type]
+    for stub in Path(pepcore.__file__).parent.glob("core/*.pyi"):
+        assert "Mapping" not in stub.read_text()
 
 
 def test_the_context_decides(pep: Embedded) -> None:
