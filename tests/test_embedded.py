@@ -381,6 +381,32 @@ def test_files_are_read_and_a_wrong_one_raises(tmp_path: Path) -> None:
             pepcore.embedded(tmp_path, handles=wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"policies": None}, "policies: must be .* not `NoneType`"),
+        ({"policies": b"x"}, "policies: must be .* not `bytes`"),
+        ({"policies": []}, "policies: must be .* not `list`"),
+        ({"entities": {}}, "entities: must be .* not `dict`"),
+        ({"entities": ("a", "b")}, "entities: must be .* not `tuple`"),
+        ({"schema": 5}, "schema: must be .* not `int`"),
+        ({"schema": "a\0b"}, "cannot read"),
+        ({"entities": "a\0b"}, "cannot read"),
+        ({"entities": "x" * 5000}, "cannot read"),
+        ({"policies": "permit(principal, action, resource)"}, "text that is meant as Cedar must end with `;`"),
+        ({"policies": "permit(principal, action, resource)" + " " * 5000}, "must end with `;`"),
+        ({"policies": "a\0b"}, "cannot read: embedded null byte"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_a_config_error_that_names_it(wrong: dict[str, Any], says: str) -> None:
+    right: dict[str, Any] = {"policies": "permit(principal, action, resource);", "entities": [], "schema": None}
+    with pepcore.embedded(**right) as pep:
+        for make in (pepcore.embedded, pep.reload):
+            with pytest.raises(pepcore.ConfigError, match=says):
+                make(**{**right, **wrong})
+        assert pep.check("User::alice", "read", "Document::1")
+
+
 def test_stats_and_explain_tell_what_happened(pep: Embedded) -> None:
     pep.check("User::alice", "read", "Document::1")
     pep.check("User::alice", "read", "Document::1")
