@@ -66,6 +66,8 @@ def raising(tree: pst.Template, typed: bool) -> Iterator[str]:
     known: Known = frozenset()
     for clause in tree.clauses:
         yield from _in(clause.expr, known, typed)
+        if not typed:
+            yield from _unfit(clause.expr, BOOLEAN, "when" if isinstance(clause, pst.When) else "unless")
         known |= _proves(clause.expr, isinstance(clause, pst.When))
 
 
