@@ -11,7 +11,7 @@ that nobody stored or brought is a fault by itself where a forbid reads a requir
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cedarpy import pst
 
@@ -35,22 +35,28 @@ from .cedar_types import (
 
 Known = frozenset[object]
 
+_UNKNOWN_TYPES: Mapping[str, str] = {}
 _BOOLS = frozenset({"and", "or"})
 
 
-def truth(e: pst.Expr) -> bool | None:
-    """The value of a condition that is the same whatever is asked; None: it depends."""
+def truth(e: pst.Expr, types: Mapping[str, str] = _UNKNOWN_TYPES) -> bool | None:
+    """The value of a condition that is the same whatever is asked; None: it depends.
+
+    `types` are those that the scope gives to `principal` and `resource`.
+    """
     match e:
+        case pst.Is(pst.Var(name), type_, in_expr) if name in types:
+            return False if types[name] != str(type_) else True if in_expr is None else None
         case pst.BoolLit(value):
             return value
         case pst.UnaryOp("not", arg):
-            inner = truth(arg)
+            inner = truth(arg, types)
             return None if inner is None else not inner
         case pst.BinaryOp("and", left, right):
-            one, two = truth(left), truth(right)
+            one, two = truth(left, types), truth(right, types)
             return False if one is False or two is False else True if one and two else None
         case pst.BinaryOp("or", left, right):
-            one, two = truth(left), truth(right)
+            one, two = truth(left, types), truth(right, types)
             return True if one or two else False if one is False and two is False else None
         case pst.BinaryOp("eq" | "not_eq" as op, left, right):
             if isinstance(left, _LITERAL) and isinstance(right, _LITERAL):

@@ -153,6 +153,35 @@ def test_a_policy_that_can_never_apply_is_found(bad: str, good: str) -> None:
     assert found(f"{head}{good};", "unreachable") == []
 
 
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [
+        ("principal, action in [], resource", 'principal, action in [Action::"x"], resource'),
+        ("principal is User, action, resource) when { principal is Dog }",
+         "principal is User, action, resource) when { resource is Dog }"),
+        ('principal is User in Role::"r", action, resource) when { principal is Dog in resource }',
+         'principal is User in Role::"r", action, resource) when { principal is User in resource }'),
+        ('principal, action, resource == Doc::"d") when { context has a && resource is Dog }',
+         'principal, action, resource == Doc::"d") when { context has a || resource is Dog }'),
+        ("principal is User, action, resource) unless { principal is User }",
+         'principal in User::"u", action, resource) unless { principal is User }'),
+    ],
+)  # fmt: skip
+def test_a_scope_that_leaves_nothing_is_found(bad: str, good: str) -> None:
+    for effect in ("permit", "forbid"):
+        for scope, says in ((bad, ["p"]), (good, [])):
+            assert found(f'@id("p") {effect}({scope}{"" if ")" in scope else ")"};', "unreachable") == says
+
+
+def test_a_set_without_policies_is_found() -> None:
+    template = '@id("t") permit(principal == ?principal, action, resource);'
+    assert found("", "empty") == ["no policies: every question is denied"]
+    assert "without a link" in found(template, "empty")[0]
+    link = {"templateId": "t", "newId": "l", "values": {"?principal": {"type": "User", "id": "a"}}}
+    assert found(template, "empty", links=[link]) == []
+    assert found('@id("p") permit(principal, action, resource);', "empty") == []
+
+
 IN = 'principal in Role::"r", action, resource'
 IS_IN = 'principal is User in Role::"r", action, resource'
 IS = "principal is User, action, resource"
