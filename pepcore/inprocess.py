@@ -277,8 +277,8 @@ def embedded(
 ) -> Embedded:
     """A PEP inside this process.
 
-    `policies`: a file, a folder of `*.cedar`, or Cedar text; `entities`: a path or a list. `handles` are the
-    obligation types that the caller discharges. Raises ConfigError or PolicyError.
+    `policies`: a file, a folder of `*.cedar`, or Cedar text, which ends with `;`; `entities`: a path or a list.
+    `handles` are the obligation types that the caller discharges. Raises ConfigError or PolicyError.
     """
     return Embedded(policies, entities, schema, handles=handles)
 

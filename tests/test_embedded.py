@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, get_args
 
 import pytest
+from pepclient import questions
 
 import pepcore
 from pepcore import Denied, Embedded, Entity, PolicyError
@@ -66,6 +70,17 @@ def test_a_malformed_question_denies_and_says_what_is_wrong(
     assert not verdict
     assert verdict.error.startswith(f"bad-question: {place}")
     assert pep.check("User::alice", "read", "Document::1", {})
+
+
+def test_the_types_promise_the_mappings_that_are_taken_and_no_others(pep: Embedded) -> None:
+    for alias in (questions.EntityLike, questions.ActionLike, questions.QuestionLike):
+        assert dict[str, Any] in get_args(alias)
+    assert questions.Context == dict[str, Any]
+    alice = {"type": "User", "id": "alice"}
+    assert pep.check(alice, "read", "Document::1", {})
+    assert "must be" in pep.check(MappingProxyType(alice), "read", "Document::1").error  # type: ignore[arg-type]
+    for stub in Path(pepcore.__file__).parent.glob("core/*.pyi"):
+        assert "Mapping" not in stub.read_text()
 
 
 def test_the_context_decides(pep: Embedded) -> None:
@@ -253,6 +268,37 @@ def test_a_guard_that_names_no_parameter_of_its_function_is_refused_at_once(pep:
         def read(document: str) -> None: ...
 
 
+def test_a_guard_that_takes_an_argument_by_position_only_is_refused_at_once(pep: Embedded) -> None:
+    def read(document: str, /) -> str:
+        return document
+
+    for place in (lambda document, /: document, lambda *document: document[0]):
+        with pytest.raises(TypeError, match="`resource` takes `document` by position only"):
+            pep.guard("User::alice", "read", place)(read)
+    assert pep.guard("User::alice", "read", lambda document: f"Document::{document}")(read)("1") == "1"
+    # One that the function does not have keeps its default.
+    assert pep.guard("User::alice", "read", lambda other="1", /: f"Document::{other}")(read)("2") == "2"
+
+
+def test_a_guarded_object_that_is_called_as_a_coroutine_function_is_awaited(pep: Embedded) -> None:
+    class Reader:
+        async def __call__(self, document: str) -> dict[str, str]:
+            return {"ssn": "123456789"}
+
+    for reader in (Reader(), partial(Reader()), Reader().__call__):
+        read = pep.guard("User::bob", "read", lambda document: f"Document::{document}", apply=True)(reader)
+        assert asyncio.iscoroutinefunction(read)
+        assert asyncio.run(read("1")) == {"ssn": "****6789"}
+        with pytest.raises(Denied):
+            asyncio.run(read("secret"))
+
+    class Plain:
+        def __call__(self, document: str) -> dict[str, str]:
+            return {"ssn": "123456789"}
+
+    assert pep.guard("User::bob", "read", "Document::1", apply=True)(Plain())("1") == {"ssn": "****6789"}
+
+
 def test_a_forked_child_starts_empty_with_counters_of_its_own(pep: Embedded) -> None:
     before = pep.check("User::alice", "read", "Document::1")
 
@@ -335,6 +381,32 @@ def test_files_are_read_and_a_wrong_one_raises(tmp_path: Path) -> None:
             pepcore.embedded(tmp_path, handles=wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"policies": None}, "policies: must be .* not `NoneType`"),
+        ({"policies": b"x"}, "policies: must be .* not `bytes`"),
+        ({"policies": []}, "policies: must be .* not `list`"),
+        ({"entities": {}}, "entities: must be .* not `dict`"),
+        ({"entities": ("a", "b")}, "entities: must be .* not `tuple`"),
+        ({"schema": 5}, "schema: must be .* not `int`"),
+        ({"schema": "a\0b"}, "cannot read"),
+        ({"entities": "a\0b"}, "cannot read"),
+        ({"entities": "x" * 5000}, "cannot read"),
+        ({"policies": "permit(principal, action, resource)"}, "text that is meant as Cedar must end with `;`"),
+        ({"policies": "permit(principal, action, resource)" + " " * 5000}, "must end with `;`"),
+        ({"policies": "a\0b"}, "cannot read: embedded null byte"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_a_config_error_that_names_it(wrong: dict[str, Any], says: str) -> None:
+    right: dict[str, Any] = {"policies": "permit(principal, action, resource);", "entities": [], "schema": None}
+    with pepcore.embedded(**right) as pep:
+        for make in (pepcore.embedded, pep.reload):
+            with pytest.raises(pepcore.ConfigError, match=says):
+                make(**{**right, **wrong})
+        assert pep.check("User::alice", "read", "Document::1")
+
+
 def test_stats_and_explain_tell_what_happened(pep: Embedded) -> None:
     pep.check("User::alice", "read", "Document::1")
     pep.check("User::alice", "read", "Document::1")
@@ -355,3 +427,19 @@ def test_the_embedded_form_loads_no_daemon_and_no_event_loop() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_header_list_that_is_not_wrapped_is_denied_by_a_guard_that_applies() -> None:
+    rows = json.dumps([{"type": "remove-header", "properties": {"name": "Authorization"}}])
+    pep = pepcore.embedded(
+        f"@obligation({json.dumps(rows)}) permit(principal, action, resource);", handles=["remove-header"]
+    )
+    fields = [("Authorization", "secret"), ("Via", "a")]
+
+    @pep.guard("User::alice", "read", "Document::1", apply=True)
+    def read(wrapped: bool) -> object:
+        return pepcore.Headers(fields) if wrapped else fields
+
+    assert read(True) == pepcore.Headers((("Via", "a"),))
+    with pytest.raises(Denied, match=r"pepcore\.Headers"):
+        read(False)

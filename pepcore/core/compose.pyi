@@ -1,12 +1,12 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..model import Action, Entity
 
 def compose(
-    subject: str | Entity | Mapping[str, Any],
-    action: str | Action | Mapping[str, Any],
-    resource: str | Entity | Mapping[str, Any],
-    context: Mapping[str, Any] | None = None,
-    chain: Sequence[str | Entity | Mapping[str, Any]] = (),
+    subject: str | Entity | dict[str, Any],
+    action: str | Action | dict[str, Any],
+    resource: str | Entity | dict[str, Any],
+    context: dict[str, Any] | None = None,
+    chain: Sequence[str | Entity | dict[str, Any]] = (),
 ) -> bytes: ...

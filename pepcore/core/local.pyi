@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, final
 
@@ -19,12 +19,12 @@ class Local:
     def evictions(self) -> int: ...
     def check(
         self,
-        subject: str | Entity | Mapping[str, Any],
-        action: str | Action | Mapping[str, Any],
-        resource: str | Entity | Mapping[str, Any],
-        context: Mapping[str, Any] | None = None,
+        subject: str | Entity | dict[str, Any],
+        action: str | Action | dict[str, Any],
+        resource: str | Entity | dict[str, Any],
+        context: dict[str, Any] | None = None,
         *,
-        on_behalf_of: Sequence[str | Entity | Mapping[str, Any]] = (),
+        on_behalf_of: Sequence[str | Entity | dict[str, Any]] = (),
         not_after: datetime | float | None = None,
         min_revision: tuple[int, int] | Verdict | None = None,
     ) -> Verdict: ...

@@ -3,7 +3,8 @@
 Promises: never changes its input and shares no list or object with its result; every value of the result has been
 looked at (exact types, finite numbers, integers in 64 bits, text that has a UTF-8 form, depth, count); whatever goes
 wrong is an ObligationFault, which says nothing of what the payload holds. A program never changes: threads share it.
-Never: releases a part. A payload of a kind that the program has nothing to do on is handed back as it is.
+Never: releases a part. A payload of a kind that the program has nothing to do on is handed back as it is; but a
+header list that is not wrapped in `Headers`, where headers are to be set or removed, is a fault.
 
 What cannot be done as written is a fault: a path through a scalar, a name on a list, a mask of a list, a limit on an
 object. What is not there needs nothing done: an absent member, a position after the end, null.
@@ -189,6 +190,18 @@ cdef Headers walk_headers(Headers fields, frozenset taken, tuple given):
     return Headers(tuple(out))
 
 
+cdef bint bare(object payload):
+    """Is it a header list that nobody wrapped? Only text first in every pair: rows of other things are data."""
+    cdef bint some = False
+    if not isinstance(payload, (list, tuple)):
+        return False
+    for pair in payload:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], str):
+            return False
+        some = True
+    return some
+
+
 # ---- the program -----------------------------------------------------------------------------------------------
 
 cdef object on_data(Program program, object payload):
@@ -215,9 +228,12 @@ cdef class Program:
     def run(self, payload):
         """A new payload of the same kind, with the obligations carried out. Raises ObligationFault."""
         cdef bint headers = type(payload) is Headers
-        if not (self.headers if headers else self.data):
-            return payload
         try:
+            # Untouched, it would carry out the very header that an obligation removes.
+            if self.headers and not headers and bare(payload):
+                raise fault("is a plain list of pairs, which header obligations pass over: wrap it in `pepcore.Headers`")
+            if not (self.headers if headers else self.data):
+                return payload
             return walk_headers(payload, self.taken, self.given) if headers else on_data(self, payload)
         except ObligationFault:
             raise

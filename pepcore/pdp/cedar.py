@@ -32,7 +32,7 @@ from .cedar_policies import Policy, Uid, parse
 from .cedar_request import Trust, action_uid, brought, brought_json, context_of, roots_of
 from .cedar_schema import Reserved, load_schema, validate
 from .cedar_slices import Slice, Slices
-from .cedar_statements import PolicyFile, Statement, read_files, statements
+from .cedar_statements import PolicyFile, Statement, read_files, refuse_other, statements
 from .cedar_times import as_text, until_next
 
 _ERROR = re.compile(r"error while evaluating policy `policy([0-9]+)`: (.*)", re.DOTALL)
@@ -196,12 +196,16 @@ def load(
     check_obligation: CheckObligation | None = None,
 ) -> Cedar:
     """Read a policy set. Raises PolicyError with file, line and reason of what is wrong; the caller keeps what it had.
+    An argument that is neither path nor what else it may be is a ConfigError that names it.
 
     `policies`: a file, a folder of `*.cedar`, or Cedar text. `entities`: a path or a list, in Cedar's JSON
     form. `schema`: a path or text, in Cedar's syntax or JSON. `open_types`: types that a question may bring
     entities of; None: those of which the store holds none. `check_obligation(type, properties)` raises a
     Fault for properties that no point could discharge.
     """
+    refuse_other("policies", policies, str | Path, "a path as str or Path, or Cedar text")
+    refuse_other("entities", entities, str | Path | list | None, "a path as str or Path, a list of entities, or None")
+    refuse_other("schema", schema, str | Path | None, "a path as str or Path, the text of a schema, or None")
     files, link_files = read_files(policies)
     return assemble(
         files, link_files, entities, schema, open_types=open_types, links=links, check_obligation=check_obligation

@@ -11,7 +11,6 @@ Never: takes anything from a question for an entity that it holds (INVARIANT 25)
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from cedarpy import Entities, Schema
 from ..errors import PolicyError
 from .cedar_policies import Uid
 from .cedar_reads import Reads
+from .cedar_shape import located
 from .cedar_slices import Slice, Slices
 from .cedar_statements import read_text
 
 BASES = 1024
-
-_LINE = re.compile(r"\bat line (\d+)")
 
 
 class _Name(msgspec.Struct):
@@ -94,10 +92,11 @@ class Store:
         self, source: Path | str | tuple[str, str] | list[dict[str, Any]] | None, schema: Schema | None
     ) -> None:
         file, text = _read(source)
+        given = source if isinstance(source, list) else None
         try:
             self.handle = Entities.from_json_str(text, schema)
         except ValueError as e:
-            raise _located(file, text, schema, str(e)) from None
+            raise located(file, text, given, schema, str(e)) from None
         self.schema = schema
         self._bases: dict[tuple[Slice, tuple[Uid, ...]], Entities] = {}
         self._masks: dict[int, int] = {}  # many entities share a mask, which may be long
@@ -108,7 +107,8 @@ class Store:
                 ancestors = tuple((p.type, p.id) for p in row.parents)
                 self.entities[row.uid.type, row.uid.id] = Stored(bytes(raw), ancestors)
         except (msgspec.MsgspecError, ValueError) as e:
-            raise PolicyError(file, 1, f"the engine cannot write these entities out: {e}") from None
+            reason = f"the engine cannot write these entities out: {e}"
+            raise located(file, text, given, schema, reason, accepted=True) from None
         if len(self.entities) != len(self.handle):
             raise PolicyError(file, 1, "the engine holds other entities than it writes out")
         self.types = frozenset(type_ for type_, _ in self.entities)
@@ -189,24 +189,3 @@ def _read(source: Path | str | tuple[str, str] | list[dict[str, Any]] | None) ->
         except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as e:
             raise PolicyError("<entities>", 1, f"not JSON: {e}") from None
     return str(source), read_text(source)
-
-
-def _located(file: str, text: str, schema: Schema | None, reason: str) -> PolicyError:
-    """Find the entity that the engine refuses: it names neither line nor, often, the entity."""
-    at = _LINE.search(reason)
-    line = int(at[1]) if at else 1
-    try:
-        rows = _rows.decode(text)
-    except msgspec.MsgspecError as e:
-        return PolicyError(file, line, f"must be a JSON list of entities: {e}")
-    for n, raw in enumerate(rows):
-        try:
-            Entities.from_json_str(f"[{bytes(raw).decode()}]", schema)
-        except ValueError as e:
-            line = text.count("\n", 0, max(text.find(bytes(raw).decode()), 0)) + 1
-            return PolicyError(file, line, f"entity {n}: {_deepest(e)}")
-    return PolicyError(file, line, reason)
-
-
-def _deepest(e: BaseException) -> str:
-    return str(e) if e.__cause__ is None else f"{e}: {_deepest(e.__cause__)}"

@@ -3,39 +3,60 @@
 Promises: `raising` names every place where evaluation can raise, given what was checked before it: `a &&
 b`, `if a` and an earlier `when` make what `a` tests known. With a schema the validator has settled types
 and optional attributes, so overflow, extension functions on data and unguarded tags remain; without, an
-operator that wants a type must not get it from an attribute, which a question can choose. Never: knows
-types, so without a schema it may report what cannot happen; or reports that an entity may be absent: a
-question about one that nobody stored or brought is a fault by itself where a forbid reads a required
-attribute.
+operator must get a type that it takes (`cedar_types`), and not from an attribute, which a question can
+choose. What reads nothing is evaluated by the engine. Never: knows which type an attribute has, so without
+a schema it may report what cannot happen; or reports that an entity may be absent: a question about one
+that nobody stored or brought is a fault by itself where a forbid reads a required attribute.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cedarpy import pst
 
+from .cedar_show import CALLED, show, sign
+from .cedar_times import NOW
+from .cedar_types import (
+    BOOLEAN,
+    COMPARISONS,
+    ENTITIES,
+    ENTITY,
+    OBJECT,
+    STRING,
+    Kinds,
+    compared,
+    kind,
+    misfits,
+    operands,
+    overflows,
+    raised,
+)
+
 Known = frozenset[object]
 
+_UNKNOWN_TYPES: Mapping[str, str] = {}
 _BOOLS = frozenset({"and", "or"})
-_ANY = frozenset({"eq", "not_eq"})
-_EXTENSION = frozenset({"datetime", "decimal", "duration", "ip"})
-_ARITHMETIC = frozenset({"add", "sub", "mul"})
 
 
-def truth(e: pst.Expr) -> bool | None:
-    """The value of a condition that is the same whatever is asked; None: it depends."""
+def truth(e: pst.Expr, types: Mapping[str, str] = _UNKNOWN_TYPES) -> bool | None:
+    """The value of a condition that is the same whatever is asked; None: it depends.
+
+    `types` are those that the scope gives to `principal` and `resource`.
+    """
     match e:
+        case pst.Is(pst.Var(name), type_, in_expr) if name in types:
+            return False if types[name] != str(type_) else True if in_expr is None else None
         case pst.BoolLit(value):
             return value
         case pst.UnaryOp("not", arg):
-            inner = truth(arg)
+            inner = truth(arg, types)
             return None if inner is None else not inner
         case pst.BinaryOp("and", left, right):
-            one, two = truth(left), truth(right)
+            one, two = truth(left, types), truth(right, types)
             return False if one is False or two is False else True if one and two else None
         case pst.BinaryOp("or", left, right):
-            one, two = truth(left), truth(right)
+            one, two = truth(left, types), truth(right, types)
             return True if one or two else False if one is False and two is False else None
         case pst.BinaryOp("eq" | "not_eq" as op, left, right):
             if isinstance(left, _LITERAL) and isinstance(right, _LITERAL):
@@ -51,6 +72,8 @@ def raising(tree: pst.Template, typed: bool) -> Iterator[str]:
     known: Known = frozenset()
     for clause in tree.clauses:
         yield from _in(clause.expr, known, typed)
+        if not typed:
+            yield from _unfit(clause.expr, BOOLEAN, "when" if isinstance(clause, pst.When) else "unless")
         known |= _proves(clause.expr, isinstance(clause, pst.When))
 
 
@@ -77,54 +100,58 @@ def _proves(e: pst.Expr, holds: bool) -> Known:
 
 
 def _in(e: pst.Expr, known: Known, typed: bool) -> Iterator[str]:
+    said = raised(e)
+    if said is not None:
+        if said:
+            yield f"`{show(e)}` always does: {said}"
+        return
     match e:
         case pst.GetAttr(base, attr):
             yield from _in(base, known, typed)
-            if e not in known and not isinstance(base, pst.Record) and not _reserved(e) and not typed:
-                yield f"`{show(e)}` is read without `{show(base)} has {attr}`"
+            if not typed and e not in known and e != NOW:
+                yield from _attribute(base, attr)
         case pst.HasAttr(base, attrs):
             yield from _in(base, known, typed)
             # On a string or a set `has` raises; a path that is there may still not be a record.
-            reached = len(attrs) > 1 or isinstance(base, pst.GetAttr)
-            if not typed and reached and ("entity", base) not in known:
-                yield f"`{show(base)}` may be no record or entity for `has {attrs[0]}`"
+            if not typed and ("entity", base) not in known:
+                yield from _unfit(base, OBJECT, f"has {attrs[0]}")
+            if not typed and len(attrs) > 1:
+                yield f"`{show(base)}.{attrs[0]}` may be no record or entity for `has {attrs[1]}`"
         case pst.UnaryOp(op, arg):
             yield from _in(arg, known, typed)
-            if op in _EXTENSION and not isinstance(arg, pst.StringLit):
-                yield f"`{op}({show(arg)})` raises on text of another form"
-            elif not typed and not _is_typed(arg):
-                yield f"`{show(arg)}` may have another type than `{op}` takes"
-        case pst.BinaryOp("and" | "or" as op, left, right):
-            yield from _in(left, known, typed)
-            yield from _in(right, known | _proves(left, op == "and"), typed)
-            for side in (left, right):
-                if not typed and not _is_typed(side):
-                    yield f"`{show(side)}` may be no boolean"
+            if op in CALLED:
+                yield f"`{show(e)}` raises on text of another form"
+            elif not typed:
+                yield from _operator(e)
+            if overflows(e):
+                yield f"`{show(e)}` can overflow"
         case pst.BinaryOp(op, left, right):
             yield from _in(left, known, typed)
-            yield from _in(right, known, typed)
+            yield from _in(right, known | _proves(left, op == "and") if op in _BOOLS else known, typed)
             if op == "get_tag" and e not in known:
                 yield f"`{show(e)}` is read without `hasTag`"
-            elif op in _ARITHMETIC:
+            if not typed and e not in known:
+                yield from _operator(e)
+            if overflows(e):
                 yield f"`{show(e)}` can overflow"
-            elif not typed and op not in _ANY:
-                yield from _operands(op, (left,) if op in ("has_tag", "get_tag", "contains") else (left, right))
         case pst.Like(base, _):
             yield from _in(base, known, typed)
-            if not typed and not _is_typed(base):
-                yield f"`{show(base)}` may be no string for `like`"
+            if not typed:
+                yield from _unfit(base, STRING, "like")
         case pst.Is(base, _, in_expr):
             yield from _in(base, known, typed)
+            if not typed:
+                yield from _unfit(base, ENTITY, "is")
             if in_expr is not None:
                 yield from _in(in_expr, known | {("entity", base)}, typed)
-            if not typed and not _is_typed(base):
-                yield f"`{show(base)}` may be no entity for `is`"
+                if not typed:
+                    yield from _unfit(in_expr, ENTITIES, "in")
         case pst.IfThenElse(cond, then_expr, else_expr):
             yield from _in(cond, known, typed)
             yield from _in(then_expr, known | _proves(cond, True), typed)
             yield from _in(else_expr, known | _proves(cond, False), typed)
-            if not typed and not _is_typed(cond):
-                yield f"`{show(cond)}` may be no boolean"
+            if not typed:
+                yield from _unfit(cond, BOOLEAN, "if")
         case pst.Set(elements):
             for element in elements:
                 yield from _in(element, known, typed)
@@ -133,45 +160,25 @@ def _in(e: pst.Expr, known: Known, typed: bool) -> Iterator[str]:
                 yield from _in(value, known, typed)
 
 
-def _operands(op: str, operands: tuple[pst.Expr, ...]) -> Iterator[str]:
-    for operand in operands:
-        if not _is_typed(operand):
-            yield f"`{show(operand)}` may have another type than `{op}` takes"
+def _attribute(base: pst.Expr, attr: str) -> Iterator[str]:
+    found = kind(base)
+    if found is not None and found not in OBJECT:
+        yield f"`{show(base)}` is of type {found}, which has no attributes"
+    elif not isinstance(base, pst.Record):
+        yield f"`{show(base)}.{attr}` is read without `{show(base)} has {attr}`"
+    elif attr not in base.fields:
+        yield f"`{show(base)}` has no attribute `{attr}`"
 
 
-def _reserved(e: pst.GetAttr) -> bool:
-    """`context.now` is there, and a datetime, whenever a policy reads it."""
-    return e == pst.GetAttr(pst.Var("context"), "now")
+def _operator(e: pst.UnaryOp | pst.BinaryOp) -> Iterator[str]:
+    """What an operator may get that it does not take."""
+    for operand, wanted in operands(e):
+        yield from _unfit(operand, wanted, sign(e.op))
+    if isinstance(e, pst.BinaryOp) and e.op in COMPARISONS and (mixed := compared(e)):
+        yield f"`{show(e)}` compares {' with '.join(mixed)}: both must be of one type"
 
 
-def _is_typed(e: pst.Expr) -> bool:
-    """Is the type of this value out of the question's hands? Attributes and tags are not."""
-    if isinstance(e, pst.GetAttr):
-        return _reserved(e)
-    if isinstance(e, pst.IfThenElse):
-        return _is_typed(e.then_expr) and _is_typed(e.else_expr)
-    if isinstance(e, pst.Set):
-        return all(map(_is_typed, e.elements))
-    return not (isinstance(e, pst.BinaryOp) and e.op == "get_tag")
-
-
-def show(e: pst.Expr) -> str:
-    """A short form of an expression for a message."""
-    match e:
-        case pst.Var(name):
-            return name
-        case pst.GetAttr(base, attr):
-            return f"{show(base)}.{attr}"
-        case pst.EntityLit(value):
-            return str(value)
-        case pst.BinaryOp("get_tag", left, right):
-            return f"{show(left)}.getTag({show(right)})"
-        case pst.StringLit(value):
-            return f'"{value}"'
-        case pst.LongLit(number):
-            return str(number)
-        case pst.BinaryOp(op, left, right):
-            return f"{show(left)} {op} {show(right)}"
-        case pst.UnaryOp(op, arg):
-            return f"{op}({show(arg)})"
-    return "..."
+def _unfit(e: pst.Expr, wanted: Kinds, op: str) -> Iterator[str]:
+    for part, found in misfits(e, wanted):
+        is_ = "may have another type" if found is None else f"is of type {found}, another"
+        yield f"`{show(part)}` {is_} than `{op}` takes ({' or '.join(wanted) or 'unknown'})"

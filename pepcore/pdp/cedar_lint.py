@@ -1,9 +1,11 @@
 """What is allowed in a Cedar policy set and still wrong: findings for `pepcore policies check`.
 
-    error    can-raise     a forbid reads an attribute or tag without `has`, or (without a schema) needs a
-                           type that the question can choose: whoever makes it raise makes a fault
-    warning  unreachable   the condition is false whatever is asked, or a forbid without condition covers
-                           the scope of a permit
+    error    can-raise     a forbid reads an attribute or tag without `has`, can overflow, or (without a schema)
+                           needs a type that it does not get or that the question can choose: whoever makes
+                           it raise makes a fault
+    warning  empty         there is no policy: every question is denied
+    warning  unreachable   the condition is false whatever is asked or tests another type than the scope's, the
+                           list of actions is empty, or a forbid without condition covers the scope of a permit
     warning  no-id         no `@id`: the made one changes when lines move, and revocation tags with it
     warning  annotation    a name one letter, or its case, away from one that pepcore acts on
     warning  obligation    a type that pepcore does not discharge: a permit with it stands only where a point names
@@ -45,6 +47,9 @@ class Finding:
 def lint(cedar: Cedar) -> list[Finding]:
     """Return the findings of a loaded set, in the order of its policies."""
     found: list[Finding] = []
+    if all(p.template for p in cedar.policies):
+        linked = "; a template decides nothing without a link" if cedar.policies else ""
+        found.append(Finding("warning", "empty", "", 0, "", f"no policies: every question is denied{linked}"))
     typed = cedar.store.schema is not None
     forbidden = [p for p in cedar.policies if _forbids_all_of_its_scope(p)]
     named: set[str] = set()
@@ -64,9 +69,12 @@ def lint(cedar: Cedar) -> list[Finding]:
         if p.effect == "forbid":
             for what in dict.fromkeys(raising(tree, typed)):
                 found.append(_finding("error", "can-raise", p, f"can raise, which is a fault: {what}"))
-        if any(truth(c.expr) is isinstance(c, pst.Unless) for c in tree.clauses):
+        types = _scope_types(p.scope)
+        if not p.scope.actions:
+            found.append(_finding("warning", "unreachable", p, "never applies: no action is in an empty list"))
+        elif any(truth(c.expr, types) is isinstance(c, pst.Unless) for c in tree.clauses):
             found.append(_finding("warning", "unreachable", p, "never applies: its condition is always false"))
-        if p.effect == "permit":
+        if p.effect == "permit" and p.scope.actions:
             for f in forbidden:
                 if _covers(f.scope, p.scope):
                     text = f"never decides: forbid `{f.id}` ({f.statement.file}:{f.statement.line}) covers it"
@@ -117,7 +125,15 @@ def _forbids_all_of_its_scope(p: Policy) -> bool:
     if p.effect != "forbid" or p.template:
         return False
     tree = _tree(p)
-    return tree is not None and all(truth(c.expr) is isinstance(c, pst.When) for c in tree.clauses)
+    types = _scope_types(p.scope)
+    return tree is not None and all(truth(c.expr, types) is isinstance(c, pst.When) for c in tree.clauses)
+
+
+def _scope_types(scope: Scope) -> dict[str, str]:
+    """The types of principal and resource, where the scope names them."""
+    sides = {"principal": scope.principal, "resource": scope.resource}
+    named = {name: type_ or (uid[0] if kind == "eq" and uid else "") for name, (kind, type_, uid) in sides.items()}
+    return {name: type_ for name, type_ in named.items() if type_}
 
 
 def _covers(outer: Scope, inner: Scope) -> bool:

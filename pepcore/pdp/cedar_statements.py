@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import PolicyError
+from ..errors import ConfigError, PolicyError
 
 _MARK = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|//[^\r\n]*|[;{"]', re.DOTALL)
 _CONDITION = re.compile(r"\)\s*(?:when|unless)\s*$")
@@ -47,6 +48,11 @@ def read_files(policies: str | Path) -> tuple[list[PolicyFile], list[PolicyFile]
         if not policies.strip() or (("\n" in policies or ";" in policies) and not _exists(policies)):
             return [PolicyFile("<text>", "text", policies)], []
         policies = Path(policies)
+        if not _exists(policies):
+            try:
+                return [_read(policies)], []
+            except PolicyError as e:
+                raise PolicyError(e.file, 0, f"{e.reason}; text that is meant as Cedar must end with `;`") from None
     if policies.is_dir():
         files = sorted(policies.glob("*.cedar"))
         links = sorted(policies.glob("*.links.json"))
@@ -58,7 +64,13 @@ def read_files(policies: str | Path) -> tuple[list[PolicyFile], list[PolicyFile]
     return [_read(p) for p in files], [_read(p) for p in links]
 
 
-def _exists(name: str) -> bool:
+def refuse_other(name: str, value: Any, kinds: Any, instead: str) -> None:
+    """Raise ConfigError for an argument of another kind, before something deeper trips over it."""
+    if not isinstance(value, kinds):
+        raise ConfigError(f"{name}: must be {instead}, not `{type(value).__name__}`")
+
+
+def _exists(name: str | Path) -> bool:
     try:
         return Path(name).exists()
     except (OSError, ValueError):
@@ -77,8 +89,9 @@ def read_text(path: str | Path) -> str:
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         raise PolicyError(str(path), line, "the file is not valid UTF-8; save it as UTF-8") from None
-    except OSError as e:
-        raise PolicyError(str(path), 0, f"cannot read: {e.strerror}; check the path and who may read it") from None
+    except (OSError, ValueError) as e:
+        why = e.strerror if isinstance(e, OSError) else e  # a NUL in it, say
+        raise PolicyError(str(path), 0, f"cannot read: {why}; check the path and who may read it") from None
 
 
 def statements(file: PolicyFile) -> Iterator[Statement]:

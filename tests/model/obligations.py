@@ -257,6 +257,15 @@ class Run:
         kept = [(name, value) for name, value in headers.items if fold(name) not in taken]
         return Headers((*kept, *(given[name] for name in sorted(given))))
 
+    def bare(self, payload):
+        """A header list that is not wrapped, where headers are to be set or removed."""
+        return (
+            bool(self.of["set-header"] or self.of["remove-header"])
+            and isinstance(payload, (list, tuple))
+            and len(payload) > 0
+            and all(isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) for p in payload)
+        )
+
     def data(self, payload):
         limit = min((p["rows"] for p in self.of["limit"]), default=None)
         if type(payload) is Rows:
@@ -270,6 +279,8 @@ def run(obligations, payload):
     it = Run(obligations)
     if type(payload) is Headers:
         return it.fields(payload) if it.of["set-header"] or it.of["remove-header"] else payload
+    if it.bare(payload):
+        raise fault("is a plain list of pairs, which header obligations pass over: wrap it in `pepcore.Headers`")
     return it.data(payload) if it.rules or it.of["limit"] else payload
 
 

@@ -204,6 +204,63 @@ def test_entities_that_cannot_be_read_are_an_error_with_their_line(tmp_path: Pat
         load(f"{SCOPE};", path)
 
 
+OK = '{"uid": {"type": "User", "id": "a"}, "attrs": {}, "parents": []}'
+
+
+@pytest.mark.parametrize(
+    ("entity", "says"),
+    [
+        (OK.replace(', "id": "a"', ""), "uid.id: is missing"),
+        (OK.replace('"a"', "5"), "uid.id: must be a string, not `5`"),
+        (OK.replace('"type": "User", ', ""), "uid.type: is missing"),
+        (OK.replace("User", "a b"), "uid.type: `a b` is no name of a type"),
+        (OK.replace('{"type": "User", "id": "a"}', '"x"'), "uid: must be an object"),
+        ("5", "must be an object with `uid`"),
+        (OK.replace('"attrs": {}, ', ""), "attrs: is missing"),
+        (OK.replace("[]", '[{"type": "User"}]'), "parents.0.id: is missing"),
+        (OK.replace("[]", "{}"), "parents: must be a list"),
+        (OK.replace("{}", '{"x": 1, "x": 1}'), "has the key `x` twice"),
+        (OK.replace("{}", '{"r": {"x": 1, "x": 2}}'), "has the key `x` twice"),
+        (OK.replace("{}", '{"x": null}'), "attrs.x: is null"),
+        (OK.replace("{}", '{"x": [1.5]}'), "attrs.x.0: `1.5` is no whole number"),
+        (OK.replace("{}", '{"x": 9223372036854775808}'), "attrs.x: `9223372036854775808` does not fit"),
+        (OK.replace("{}", '{"x": {"__entity": {"type": "User"}}}'), "attrs.x.id: is missing"),
+        (OK.replace("{}", '{"x": {"__extn": {"fn": "ip", "arg": "z"}}}'), "attrs.x: error while evaluating"),
+        (OK.replace("{}", "NaN"), "`NaN` is no number of JSON"),
+        (OK.replace("{}", '{"NaN": -Infinity}'), "`-Infinity` is no number of JSON"),
+        (OK[:-1], "must be a JSON list of entities: expecting"),
+        (OK.replace(":", "", 1), "must be a JSON list of entities: expecting ':' delimiter at column 8"),
+        (OK.replace("a", "\\ud800"), "must be a JSON list of entities"),
+    ],
+)
+def test_an_entity_of_a_wrong_shape_is_told_with_reason_and_line(entity: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "entities.json"
+    other = OK.replace('"a"', '"b"')
+    path.write_text(f"[{other},\n\n{entity}]\n")
+    with pytest.raises(PolicyError) as caught:
+        load(f"{SCOPE};", path)
+    assert says in caught.value.reason
+    assert (caught.value.file, caught.value.line) == (str(path), 3)
+    path.write_text(f"[{other},\n\n{OK}]\n")
+    assert len(load(f"{SCOPE};", path).store.entities) == 2
+
+
+def test_entities_that_are_cut_off_are_told_with_their_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "entities.json"
+    for end in ("", "\n"):
+        path.write_text(f'[{OK},\n{{"uid": {end}')
+        with pytest.raises(PolicyError) as caught:
+            load(f"{SCOPE};", path)
+        assert caught.value.line == 2
+
+
+def test_a_number_that_is_none_in_a_list_of_entities_is_told_as_it_was_given() -> None:
+    for value, says in ((float("nan"), "`nan`"), (float("inf"), "`inf`"), (None, "is null")):
+        with pytest.raises(PolicyError, match=f"entity 0: attrs.x: {says}"):
+            load(f"{SCOPE};", [{**json.loads(OK), "attrs": {"x": value}}])
+    assert load(f"{SCOPE};", [{**json.loads(OK), "attrs": {"x": 1}}])
+
+
 def test_a_set_that_the_schema_does_not_allow_is_an_error_with_its_line() -> None:
     schema = "entity User {lvl: Long}; entity Doc; action read appliesTo {principal: User, resource: Doc};"
     good = f"{SCOPE} when {{ principal.lvl > 1 }};"

@@ -173,6 +173,46 @@ def test_each_kind_of_payload_gets_the_obligations_for_it_and_no_others():
     faults("payload", both.run, anything)
 
 
+PAIRS = [("Authorization", "secret"), ["Via", "a"]]
+
+
+class Pairs(list):
+    pass
+
+
+@pytest.mark.parametrize("bad", [PAIRS, tuple(PAIRS), Pairs(PAIRS), [("Authorization", 1)]])
+@pytest.mark.parametrize(
+    "header", [("remove-header", {"name": "authorization"}), ("set-header", {"name": "A", "value": "b"})]
+)
+def test_a_header_list_that_is_not_wrapped_faults_instead_of_passing_untouched(header, bad):
+    for run in (program(header).run, program(header, ("redact", fields("/a"))).run):
+        assert "secret" not in str(faults("pepcore.Headers", run, bad))
+    assert program(header).run(Headers(PAIRS)).items
+    assert program(("redact", fields("/0"))).run([["Authorization", "secret"]]) == [None]
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        [],
+        (),
+        [["a", "b"], 1],
+        [["a", "b", "c"]],
+        [[1, "a"]],
+        ["ab"],
+        [["a", "b"], []],
+        {"a": "b"},
+        Rows(["a", "b"], PAIRS),
+    ],
+)
+def test_what_is_no_header_list_passes_a_program_of_header_obligations(good):
+    assert program(("remove-header", {"name": "a"})).run(good) is good
+
+
+def test_json_text_is_a_body_even_where_it_looks_like_a_header_list():
+    assert program(("remove-header", {"name": "a"})).run_json(b'[["a","b"]]') == b'[["a","b"]]'
+
+
 # ---- what cannot be done as written -----------------------------------------------------------------------
 
 

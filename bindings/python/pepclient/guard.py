@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import Any, NoReturn, ParamSpec, TypeGuard, TypeVar, cast
 
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import BadQuestion, Denied
@@ -42,6 +42,9 @@ class Asker:
         wanted = []
         for parameter in inspect.signature(place).parameters.values():
             if parameter.name in self._signature.parameters:
+                if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                    what = f"guard: `{name}` takes `{parameter.name}` by position only, and arguments come by name"
+                    raise TypeError(f"{what}: take it as a plain parameter")
                 wanted.append(parameter.name)
             elif parameter.default is parameter.empty and parameter.kind not in (
                 parameter.VAR_POSITIONAL,
@@ -75,7 +78,7 @@ def guarded(
 ) -> Callable[P, R]:
     """Wrap a function. `check` serves plain functions, `acheck` coroutine functions."""
     asker = Asker(function, places)
-    if inspect.iscoroutinefunction(function):
+    if _is_async(function):
         if acheck is None:
             _refuse(function, "is async: use `aconnect`")
         return cast("Callable[P, R]", _guarded_async(function, asker, acheck, apply))
@@ -89,6 +92,13 @@ def guarded(
         return verdict.apply(result) if apply else result
 
     return call
+
+
+def _is_async(function: Callable[..., Any]) -> TypeGuard[Callable[..., Awaitable[Any]]]:
+    """A coroutine function, or an object whose call is one: the check must then be awaited, and its result too."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _guarded_async(

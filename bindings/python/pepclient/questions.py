@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from pepcore.core.compose import compose
@@ -16,16 +16,16 @@ from pepcore.core.verdict import Verdict
 from pepcore.errors import BadQuestion, BadRequest, Fault
 from pepcore.model import Action, Entity
 
-EntityLike: TypeAlias = str | Entity | Mapping[str, Any]
-ActionLike: TypeAlias = str | Action | Mapping[str, Any]
-Context: TypeAlias = Mapping[str, Any]
+EntityLike: TypeAlias = str | Entity | dict[str, Any]
+ActionLike: TypeAlias = str | Action | dict[str, Any]
+Context: TypeAlias = dict[str, Any]
 NotAfter: TypeAlias = datetime.datetime | float
 MinRevision: TypeAlias = tuple[int, int] | Verdict
 Semantic: TypeAlias = Literal["execute_all", "deny_on_first_deny", "permit_on_first_permit"]
 QuestionLike: TypeAlias = (
     tuple[EntityLike, ActionLike, EntityLike]
     | tuple[EntityLike, ActionLike, EntityLike, Context | None]
-    | Mapping[str, Any]
+    | dict[str, Any]
 )
 
 SEMANTICS: dict[str, int] = {"execute_all": 0, "deny_on_first_deny": 1, "permit_on_first_permit": 2}
