@@ -191,12 +191,12 @@ cdef Headers walk_headers(Headers fields, frozenset taken, tuple given):
 
 
 cdef bint bare(object payload):
-    """Is it a header list that nobody wrapped? Only text first in every pair: rows of other things are data."""
+    """Is it a header list that nobody wrapped? Only names first in every pair: rows of other things are data."""
     cdef bint some = False
     if not isinstance(payload, (list, tuple)):
         return False
     for pair in payload:
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], str):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], (str, bytes)):
             return False
         some = True
     return some

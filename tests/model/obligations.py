@@ -263,7 +263,7 @@ class Run:
             bool(self.of["set-header"] or self.of["remove-header"])
             and isinstance(payload, (list, tuple))
             and len(payload) > 0
-            and all(isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], str) for p in payload)
+            and all(isinstance(p, (list, tuple)) and len(p) == 2 and isinstance(p[0], (str, bytes)) for p in payload)
         )
 
     def data(self, payload):
