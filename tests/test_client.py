@@ -377,7 +377,7 @@ def test_an_async_client_used_from_a_second_running_loop_denies(daemon: Daemon) 
 
     async def main() -> None:
         assert await pep.check(*ALICE)
-        verdict = await asyncio.to_thread(asyncio.run, pep.check(*ALICE))
+        verdict = await asyncio.to_thread(asyncio.run, pep.check("User::alice", "read", "Document::other"))
         assert "another event loop" in verdict.error
         assert await pep.check(*ALICE)
         await pep.close()

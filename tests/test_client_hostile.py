@@ -119,7 +119,9 @@ def test_hello_and_the_first_check_leave_in_one_write(connect: Connect, serve: S
     assert connect(serve(behave).path, handles=["redact", "mask", "mask"], point="p").check(*ALICE)
     data = seen[0]
     length = struct.unpack_from("<I", data)[0]
-    hello = frames.pack({"client": "pepclient/0.1.0", "handles": ["mask", "redact"], "point": "p", "versions": [1]})
+    hello = frames.pack(
+        {"client": "pepclient/0.1.0", "handles": ["mask", "redact"], "page": True, "point": "p", "versions": [1]}
+    )
     assert data[: 24 + length] == frames.frame(frames.HELLO, 1, hello)
     assert data[24 + length + 9] == frames.CHECK
 

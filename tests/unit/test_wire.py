@@ -19,7 +19,7 @@ def many(*questions: bytes, semantic: int = 0, zeros: bytes = bytes(3), count: i
 
 
 def test_a_hello_is_read_whole_and_its_members_may_be_left_out():
-    assert read_hello(packed(HELLO)) == Hello("c/1", ("mask", "redact"), "gateway", (1,))
+    assert read_hello(packed(HELLO)) == Hello("c/1", ("mask", "redact"), False, "gateway", (1,))
     assert read_hello(packed({})) == Hello()
 
 

@@ -27,7 +27,7 @@ from .channel import Channel, dial
 from .client import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
-from .kept import table, under
+from .kept import nobody, table, under
 from .place import absent
 from .questions import (
     ActionLike,
@@ -204,6 +204,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection. What waits for it, and what is asked afterwards, is a deny."""
         self._closed = True
+        self._kept.renew(nobody())
         if self._channel is not None:
             self._channel.end(Unreachable("", "this client was closed"))
 

@@ -22,7 +22,7 @@ from . import frames
 from .administration import Administration
 from .frames import Request
 from .guard import P, R, enforced, guarded
-from .kept import table, under
+from .kept import nobody, table, under
 from .place import absent
 from .pool import Pool
 from .questions import (
@@ -221,6 +221,7 @@ class Client(Administration):
     def close(self) -> None:
         """Close the connections. What is asked afterwards is a deny."""
         self._pool.close()
+        self._kept.renew(nobody())
 
     def __enter__(self) -> Client:
         return self
