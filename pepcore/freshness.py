@@ -8,6 +8,7 @@ Never: decides; reads a clock.
 
 from __future__ import annotations
 
+from .core.verdict import Verdict
 from .errors import Fault
 from .flight import Cached, Flight, Said, Times
 from .model import Decision
@@ -39,6 +40,11 @@ def stands(flight: Flight, outcome: Decision | Fault, times: Times, revision: in
     return stamps_hold(flight.revision, revision) and not (
         isinstance(outcome, Decision) and outlived(flight, outcome, times, now)
     )
+
+
+def still_open(verdict: Verdict, now: int) -> bool:
+    """Whether a verdict that was settled for all who wait may still be handed out: its window may close meanwhile."""
+    return not (verdict.permit and 0 < verdict.expires_ns <= now)
 
 
 def holds(outcome: bytes | Cached | Said, times: Times, revision: int, now: int) -> bool:
