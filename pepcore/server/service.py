@@ -88,7 +88,7 @@ class Service:
     def admit(self, sock: socket.socket) -> Peer:
         """Who has connected, if there is room for him. Raises Refused or Overloaded."""
         pid, uid, gid = credentials(sock)
-        peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.config.peers else frozenset())
+        peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.peers.by_group else frozenset())
         limits = self.config.limits
         if len(self.connections) >= limits.connections:
             raise Overloaded("connections", f"{limits.connections} are open already")

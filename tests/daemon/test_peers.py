@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
+from collections.abc import Callable
 
 import pytest
 from raw import Error, ask
@@ -189,6 +191,43 @@ def test_the_groups_of_a_peer_are_those_the_kernel_knows():
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert other_groups(ours) == frozenset(os.getgroups())
+
+
+def in_groups(count: int, known: Callable[[socket.socket], frozenset[int]]) -> frozenset[int]:
+    """What is known of a peer that is in so many groups: a child connects, since groups are those of connect time."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/s")
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups(range(3000, 3000 + count))
+            socket.socket(socket.AF_UNIX).connect(f"{folder}/s")
+            os._exit(0)
+        with listener.accept()[0] as peer:
+            os.waitpid(pid, 0)
+            return known(peer)
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root to be in many groups")
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 65_536])
+def test_all_groups_of_a_peer_are_known_however_many(count):
+    assert in_groups(count, other_groups) == frozenset(range(3000, 3000 + count))
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root to be in many groups")
+def test_a_peer_whose_groups_are_not_told_is_refused_and_one_whose_groups_are_is_not(monkeypatch):
+    monkeypatch.setattr("pepcore.server.peer.ALL_GROUPS", 1028)
+    assert len(in_groups(257, other_groups)) == 257
+    with pytest.raises(Refused, match="does not tell"):
+        in_groups(258, other_groups)
+
+
+def test_a_peer_in_many_groups_does_not_escape_the_rule_that_restricts_one_of_them(serve, other_uid):
+    daemon = serve(ALL, config=rule(group=3299, points=["narrow"]) + rule())
+    code = "import os; os.setgroups(range(3000, 3000 + {n})); "
+    code += "print(int(Client(path, greet=False).greet(point='wide').op == 0x81))"
+    for n, admitted in ((299, 1), (300, 0), (200, 1)):
+        assert other_uid(daemon, code.format(n=n), uid=0, gid=0).wait() == admitted, n
 
 
 def test_a_partition_that_nobody_uses_gives_way_and_one_in_use_does_not(monkeypatch):
