@@ -35,6 +35,7 @@ cdef class Gate:
     cdef Buffer out
     cdef uint32_t frame_limit
     cdef int depth
+    cdef Py_ssize_t values      # of a question
     cdef object hello
     cdef Py_ssize_t take(self, Stream s, const unsigned char* data, Py_ssize_t size, int64_t now,
                          int64_t wall_ms) except -1

@@ -53,5 +53,6 @@ class Gate:
         *,
         frame_limit: int = 65536,
         depth: int = 16,
+        values: int = 4096,
     ) -> Gate: ...
     def feed(self, s: Stream, data: bytes, now: int, wall_ms: int) -> bytes | None: ...

@@ -72,9 +72,9 @@ cdef class Gate:
     """`hello(stream, body) -> (interned partition, reply body)` makes a partition, or raises a Fault."""
 
     def __cinit__(self, Cache cache not None, Page page not None, hello, *, uint32_t frame_limit=65536,
-                  int depth=16):
+                  int depth=16, Py_ssize_t values=4096):
         self.cache, self.page, self.hello = cache, page, hello
-        self.frame_limit, self.depth = frame_limit, depth
+        self.frame_limit, self.depth, self.values = frame_limit, depth, values
         self.out.limit = OUT_LIMIT
 
     def __dealloc__(self):
@@ -181,7 +181,7 @@ cdef class Gate:
                 return self.hit(f, slot, left_ms, now)
         canonical.data, canonical.size, canonical.room = NULL, 0, 0
         canonical.limit = 2 * size + 64
-        outcome = examine(&w, key, size, self.depth, &canonical)
+        outcome = examine(&w, key, size, self.depth, self.values, &canonical)
         try:
             if outcome == REFUSED:
                 return self.fault(f, 2, place_of(&w), w.reason.decode("ascii"))

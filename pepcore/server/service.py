@@ -54,9 +54,11 @@ class Service:
         self._set_times(config)
         self.started_ns = clock.now()
         self.page = Page(secrets.randbits(64) | 1)
-        keep = config.cache
+        keep, limits = config.cache, config.limits
         self.cache = Cache(slots=keep.slots, slab=keep.slab_mib << 20, seed=secrets.randbits(64), quota=keep.quota)
-        self.gate = Gate(self.cache, self.page, self._hello, frame_limit=config.limits.frame, depth=config.limits.depth)
+        self.gate = Gate(
+            self.cache, self.page, self._hello, frame_limit=limits.frame, depth=limits.depth, values=limits.values
+        )
         self.notices = Notices(config.notify.file)
         self.enforcer = Enforcer(
             self.cache,
@@ -132,7 +134,7 @@ class Service:
         partition = self.peers.partition(connection.peer, read_hello(body))
         connection.partitions.append(partition)
         limits = self.config.limits
-        told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
+        told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY, "values": limits.values}
         return partition.number, pack(Welcome(self.page.boot, told, local, self.page.revision, SERVER, 1))
 
     # ---- requests that the gate could not answer ----

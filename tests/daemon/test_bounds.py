@@ -211,3 +211,16 @@ def test_one_peer_cannot_evict_what_another_has_cached(serve, other_uid):
         answers = [c.ask(question) for question in mine]
         assert all(answer.permit for answer in answers)
         assert sum(answer.cached for answer in answers) >= 10
+
+
+def test_a_question_of_too_many_values_is_refused_alone_and_in_a_batch_and_one_of_as_many_is_not(serve):
+    daemon = serve(ALL, config="[limits]\nvalues = 64\n")
+    fits, over = (ask(context={"v": [[]] * n}) for n in (63, 64))
+    with daemon.client(greet=False) as c:
+        assert unpack(c.greet().body)["limits"]["values"] == 64
+        assert c.ask(fits).permit
+        for refused in (c.ask(over), c.explain(over)):
+            assert (refused.code, refused.field) == (2, "context.v.63")
+            assert "limits.values" in refused.reason
+        good, bad = c.ask_many([fits, over])
+        assert (good.permit, bad.permit, bad.fault) == (True, False, 2)
