@@ -175,8 +175,9 @@ class Service:
         self.enforcer.release(now, wall_ms, AT_ONCE)
         self.progress(now, wall_ms)
 
-    def came(self, flight: Flight, said: Decision | dict[str, object]) -> None:
+    def came(self, flight: Flight, said: Decision | dict[str, object], took_ns: int) -> None:
         """A worker has decided. Nothing is applied for those who went meanwhile."""
+        self.enforcer.charge(flight, took_ns)
         self._forget_gone()
         self.misses.arrived(flight, said)
 
@@ -238,7 +239,7 @@ class Service:
             except ConfigError as error:
                 workers.close()
                 return str(error)
-        old, self.misses.workers, self.misses.inline = self.misses.workers, workers, inline
+        old = self.misses.swap(workers, inline)
         self.page.bump()
         if old is not None:
             old.close()

@@ -224,3 +224,27 @@ def test_a_question_of_too_many_values_is_refused_alone_and_in_a_batch_and_one_o
             assert "limits.values" in refused.reason
         good, bad = c.ask_many([fits, over])
         assert (good.permit, bad.permit, bad.fault) == (True, False, 2)
+
+
+def test_long_evaluations_of_one_user_do_not_deny_the_misses_of_another(serve, other_uid):
+    """Sixteen questions of 200 ms each are in flight all the time; every worker has room for somebody else's."""
+    daemon = serve(ALL, config='[limits]\ndeadline = "1s"\nvalues = 65536\n')
+    flood = """
+import time
+context = {"a": [[]] * 60000}
+with Client(path) as c:
+    print(0, flush=True)
+    for n in range(16):
+        c.send(check(ask(f"User::{n}", context=context), n, deadline_us=30_000_000))
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        c.read()
+        n += 1
+        c.send(check(ask(f"User::{n}", context=context), n, deadline_us=30_000_000))
+"""
+    asker = other_uid(daemon, flood)
+    daemon.wait_until_waiting(10)
+    with daemon.client() as c:
+        permits = [c.ask(ask(resource=f"Document::{n}")).permit for n in range(6)]
+    assert asker.wait() == 0
+    assert permits == [True] * 6
