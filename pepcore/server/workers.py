@@ -1,9 +1,9 @@
 """The worker processes of one policy set, seen from the daemon.
 
 Promises: a question given to a worker comes back as a decision, an explanation, or a fault when the worker dies; a
-worker that dies, or is silent for too long over a question, is ended and replaced; at most WINDOW questions wait in a
-worker, and two of one owner (six where they are quick), so that what is queued stays in the enforcer, where it is
-fair over peers.
+worker that dies, or is silent for too long over a question or while it loads, is ended and replaced; at most WINDOW
+questions wait in a worker, and two of one owner (six where they are quick), so that what is queued stays in the
+enforcer, where it is fair over peers.
 Never: blocks the loop; gives a question to a worker whose set is not loaded.
 """
 
@@ -32,6 +32,8 @@ SMALL = 2048
 ask; of 64 KiB, values by the byte, it was 200 ms."""
 RESTART_S = 0.2
 LOAD_S = 60.0
+"""How long a worker may load the policies, also one that replaces another."""
+LATE = f"no worker process had the policies within {LOAD_S:.0f} s"
 SILENT_S = 10.0
 """How long a worker may be silent while it has a question."""
 
@@ -47,6 +49,7 @@ class Worker(asyncio.Protocol):
         self.given: dict[int, Flight] = {}
         self.ready = False
         self.heard_ns = clock.now()
+        self.loading: asyncio.TimerHandle | None = None
         self._frames = Frames()
         self._transport: asyncio.WriteTransport | None = None
 
@@ -68,8 +71,14 @@ class Worker(asyncio.Protocol):
                     self.pool.came(flight, said, message.took_ns)
         self.pool.idle()
 
+    def stop_loading(self) -> None:
+        if self.loading is not None:  # a timer that waits costs every hit 0.8 us
+            self.loading.cancel()
+            self.loading = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.ready = False
+        self.stop_loading()
         self.pool.lost(self)
         given, self.given = self.given, {}
         for flight in given.values():
@@ -119,7 +128,7 @@ class Workers:
         except OSError as error:
             return Loaded(0.0, error=f"no worker process can be started: {error.strerror or error}")
         except TimeoutError:
-            return Loaded(0.0, error=f"no worker process had the policies within {LOAD_S:.0f} s")
+            return Loaded(0.0, error=LATE)
         for _ in range(self.count - len(self._workers)):
             self._replace_later(0.0)
         return loaded
@@ -130,8 +139,19 @@ class Workers:
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=process.sock)
         if self._closed:
             worker.close()
+        elif worker in self._workers and not worker.ready:
+            worker.loading = asyncio.get_running_loop().call_later(LOAD_S, self._give_up, worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        """End a worker that hangs while it loads: nothing else would, since it has no question yet."""
+        logs.error("a worker did not load the policies in time and is ended", pid=worker.process.pid, seconds=LOAD_S)
+        if not self.loaded.done():
+            self.loaded.set_result(Loaded(0.0, error=LATE))
+        worker.process.end_soon(0.0)
+        worker.close()
 
     def on_loaded(self, worker: Worker, message: Loaded) -> None:
+        worker.stop_loading()
         if not self.loaded.done():
             self.loaded.set_result(message)
         elif message.error:

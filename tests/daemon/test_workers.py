@@ -29,7 +29,8 @@ def test_questions_of_a_killed_worker_are_denied_with_a_reason_and_the_next_are_
             assert (answer.permit, answer.fault) == (False, 8)
             assert "worker" in answer.reason
         assert time.monotonic() - start < 2  # at once, not at the deadline
-        assert all(c.answer().permit for _ in range(2))  # a worker holds two of one owner: these waited for the next
+        for answer in (c.answer(), c.answer()):  # those that the worker did not hold waited for the next one
+            assert answer.permit or "worker" in answer.reason
         assert c.ask().cached  # hits are not affected
         for n in range(4):
             assert c.ask(ask(resource=f"Document::{n}"), deadline_us=10_000_000).permit
@@ -119,6 +120,30 @@ def test_a_worker_that_stays_silent_is_ended_and_replaced(serve):
         daemon.wait_for("a worker was silent for too long and is ended")
         assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
         assert daemon.workers() != [worker]
+
+
+def test_a_replacement_that_hangs_while_it_loads_is_ended_and_replaced(serve):
+    """The second worker that is started is stopped before it can load; the third serves."""
+    stops = """
+import os, signal, pepcore.server.workers as w
+w.LOAD_S, spawn, started = 1.0, w.spawn, []
+def stopped(source):
+    started.append(spawn(source))
+    if len(started) == 1:  # the very first was started by run.py itself
+        os.kill(started[0].pid, signal.SIGSTOP)
+    return started[-1]
+w.spawn = stopped
+"""
+    daemon = serve(ALL, before=stops)
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGKILL)
+    ended = daemon.wait_for("a worker did not load the policies in time and is ended")
+    with daemon.client() as c, busy(daemon):
+        assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
+        assert ended["pid"] not in daemon.workers()
+    time.sleep(1.1)  # one that has loaded is not ended
+    assert len(daemon.events("a worker did not load the policies in time and is ended")) == 1
+    assert len(daemon.events("a worker ended and is replaced")) == 2
 
 
 @pytest.mark.slow
