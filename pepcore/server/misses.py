@@ -79,9 +79,15 @@ class Misses:
             return None
         self._begin()
         decision = self._decide(flight)
-        return self.enforcer.answer_alone(
-            flight, decision, ask.deadline_ns, ask.not_after, clock.now(), clock.wall_ms()
-        )
+        return self.enforcer.answer_alone(flight, decision, ask.deadline_ns, ask.not_after, *self.clocks())
+
+    def clocks(self) -> tuple[int, int]:
+        """Both clocks, where an answer comes or is released. If the wall clock was set since they were last looked at,
+        what was asked by the old one does not stand."""
+        now, wall_ms = clock.now(), clock.wall_ms()
+        if self.served.wall_was_set(now, wall_ms):
+            self.enforcer.page.bump()
+        return now, wall_ms
 
     def _begin(self) -> None:
         self.evaluated_inline += 1
@@ -142,10 +148,11 @@ class Misses:
         self.arrived(flight, self._explain(flight) if flight.explain else self._decide(flight))
 
     def arrived(self, flight: Flight, said: Decision | dict[str, Any]) -> None:
+        now, wall_ms = self.clocks()
         if isinstance(said, Decision):
-            self.enforcer.answer(flight, said, clock.now(), clock.wall_ms(), AT_ONCE)
+            self.enforcer.answer(flight, said, now, wall_ms, AT_ONCE)
         else:
-            self.enforcer.explained(flight, said, clock.now())
+            self.enforcer.explained(flight, said, now)
 
 
 def _small(flight: Flight) -> bool:

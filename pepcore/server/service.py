@@ -171,7 +171,7 @@ class Service:
     def _release(self) -> None:
         """Go on with those who wait for what is decided, in this turn of the loop too."""
         self._releasing = False
-        now, wall_ms = clock.now(), clock.wall_ms()
+        now, wall_ms = self.misses.clocks()
         self.enforcer.release(now, wall_ms, AT_ONCE)
         self.progress(now, wall_ms)
 
@@ -183,7 +183,7 @@ class Service:
 
     def idle(self) -> None:
         """A worker has room again."""
-        self.progress(clock.now(), clock.wall_ms())
+        self.progress(*self.misses.clocks())
 
     def ready(self, to: Connection, frame: bytes) -> None:
         """A reply that is sent with the next ones."""
@@ -210,7 +210,7 @@ class Service:
 
     def _alarm(self) -> None:
         self._timer = None
-        now, wall_ms = clock.now(), clock.wall_ms()
+        now, wall_ms = self.misses.clocks()
         self.enforcer.tick(now, wall_ms, DUE_AT_ONCE)
         self.progress(now, wall_ms)
 

@@ -112,3 +112,20 @@ def test_a_large_question_takes_the_long_way_also_where_it_is_alone():
 
     assert asyncio.run(body_of(SMALL)) is None
     assert asyncio.run(body_of(100)) is not None
+
+
+@pytest.mark.parametrize("was_set", [False, True])
+def test_an_answer_that_was_asked_by_a_wall_clock_that_was_set_meanwhile_is_asked_again(was_set: bool):
+    async def arrives() -> tuple[list[bool], bool]:
+        misses = Misses(Enforcer(Cache(slots=64, slab=65536, seed=1), Page(5)), Served())
+        now, wall_ms = misses.clocks()
+        misses.enforcer.ask(Partition(1, 1), 0, 1, 1, compose("U::1", "read", "D::1"), now, wall_ms)
+        flight = misses.enforcer.next_flight(now, wall_ms)
+        assert flight is not None
+        if was_set:
+            misses.served.wall_was_set(now, wall_ms - 3_600_000)  # as if it had stood elsewhere until now
+        misses.arrived(flight, Decision(True))
+        replies = misses.enforcer.take_replies()
+        return [r.verdict is not None and r.verdict.permit for r in replies], misses.enforcer.queued
+
+    assert asyncio.run(arrives()) == (([], True) if was_set else ([True], False))
