@@ -56,6 +56,12 @@ cdef class Stream:
         """Bytes of a frame that is not whole yet."""
         return self.rest.size
 
+    def close(self):
+        """The connection is gone: let go of what was read, and of the peer, which holds this stream."""
+        free(self.rest.data)
+        self.rest.data, self.rest.size, self.rest.room = NULL, 0, 0
+        self.lost, self.more, self.asks, self.peer = True, False, [], None
+
     def take_asks(self):
         asks, self.asks = self.asks, []
         return asks

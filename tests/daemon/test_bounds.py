@@ -9,7 +9,7 @@ import time
 
 import pytest
 from msgspec.msgpack import decode as unpack
-from raw import ERROR, Client, Verdict, ask, check, hello
+from raw import ERROR, Client, Verdict, ask, check, frame, hello
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
 
@@ -248,3 +248,34 @@ with Client(path) as c:
         permits = [c.ask(ask(resource=f"Document::{n}")).permit for n in range(6)]
     assert asker.wait() == 0
     assert permits == [True] * 6
+
+
+def test_what_a_closed_connection_had_sent_is_free_at_once_without_a_collection(serve):
+    daemon = serve(ALL, config="[limits]\nframe = 4194304\n", before="import gc; gc.disable()")
+    half = hello(1) + frame(3, 2, bytes(4_100_000))[:4_000_000]
+
+    def wave() -> int:
+        """Memory with ten half frames, all of whose connections ask and end in different ways."""
+        clients = [daemon.client(greet=False) for _ in range(10)]
+        for n, c in enumerate(clients):
+            c.send(check(ask(), 3) * (n % 2) + half)
+        time.sleep(0.2)
+        held = memory(daemon.pid)
+        for c in clients:
+            c.socket.close()
+        return held
+
+    wave()
+    with daemon.client(greet=False) as s:
+
+        def settled() -> int:
+            while s.stats()["connections"] > 1:
+                time.sleep(0.01)
+            return memory(daemon.pid)
+
+        before = settled()
+        held = max(wave() for _ in range(2))
+        assert held - before > 20 << 20  # they are held while they are open
+        for _ in range(4):
+            wave()
+        assert settled() - before < 20 << 20
