@@ -293,6 +293,7 @@ cdef class Local:
     def renew(self, Page page not None):
         """Another life of the counters, as in a forked child: start empty."""
         self.page = page
+        self.hits = self.misses = self.evictions = 0
         self.clear()
 
     def clear(self):
