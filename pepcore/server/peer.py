@@ -30,6 +30,8 @@ from ..wire import Hello
 OVERFLOW_UID = 65534
 OWNERS = 4095
 PARTITIONS_PER_OWNER = 1024
+LAST_PARTITION = 0xFFFFFFFF
+"""What the key of a cached answer has room for; none is given twice."""
 SO_PEERGROUPS = 59
 FEW_GROUPS = 1024
 """Bytes for 256 groups: the most that Python's `getsockopt` asks for."""
@@ -154,7 +156,10 @@ class Peers:
         found = self._by_key.get(key)
         if found is None:
             self._make_room(peer)
-            partition = Partition(next(self._numbers), peer.owner, hello.point, handles)
+            number = next(self._numbers)
+            if number > LAST_PARTITION:
+                raise Overloaded("hello", f"all {LAST_PARTITION} numbers of partitions were given: restart the daemon")
+            partition = Partition(number, peer.owner, hello.point, handles)
             found = self._by_key[key] = self._of_owner.setdefault(peer.owner, {})[partition.number] = _Interned(
                 partition, key
             )

@@ -14,7 +14,7 @@ from raw import Error, ask
 from pepcore.config import Peer as Rule
 from pepcore.errors import Overloaded, Refused
 from pepcore.model import Entity
-from pepcore.server.peer import Peers, other_groups
+from pepcore.server.peer import LAST_PARTITION, Peers, other_groups
 from pepcore.wire import Hello
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
@@ -245,3 +245,12 @@ def test_a_partition_that_nobody_uses_gives_way_and_one_in_use_does_not(monkeypa
     found.let_go(third)
     assert found.partition(me, Hello(point="b")).number not in (left.number, third.number)
     assert found.partition(found.identify(1, 6, 6), Hello(point="a")).owner != me.owner  # has room of its own
+
+
+def test_when_the_numbers_of_partitions_have_run_out_a_new_one_is_refused_and_an_old_one_serves():
+    found = Peers((), "l", iter(range(LAST_PARTITION, LAST_PARTITION + 9)))
+    me = found.identify(1, 5, 5)
+    last = found.partition(me, Hello(point="a"))
+    with pytest.raises(Overloaded, match="restart"):
+        found.partition(me, Hello(point="b"))
+    assert found.partition(me, Hello(point="a")) is last
