@@ -19,7 +19,7 @@ from ..model import Decision
 from ..pdp.cedar_source import Source
 from . import clock, logs
 from .messages import Answer, Ask, Frames, Loaded, frame, to_daemon
-from .processes import Process, spawn
+from .processes import Process, spawned
 
 WINDOW = 8
 OF_ONE_OWNER = 2
@@ -118,17 +118,16 @@ class Workers:
 
     async def start(self, started: list[Process] | None = None) -> Loaded:
         """Start the processes and wait until the first has the set (or says why not)."""
-        loop = asyncio.get_running_loop()
         try:
             for process in started or []:
                 await self._adopt(process)
             while len(self._workers) < self.count and not self.loaded.done():
-                await self._adopt(await loop.run_in_executor(None, spawn, self.source))
+                await self._adopt(await spawned(self.source, LOAD_S))
             loaded = await asyncio.wait_for(asyncio.shield(self.loaded), LOAD_S)
+        except TimeoutError:  # first: it is an OSError, too
+            return Loaded(0.0, error=LATE)
         except OSError as error:
             return Loaded(0.0, error=f"no worker process can be started: {error.strerror or error}")
-        except TimeoutError:
-            return Loaded(0.0, error=LATE)
         for _ in range(self.count - len(self._workers)):
             self._replace_later(0.0)
         return loaded
@@ -227,13 +226,12 @@ class Workers:
 
     async def _replace(self, delay: float) -> None:
         """Start one more worker, as often as it takes: descriptors or memory may be short for a while."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(delay)
             if self._closed:
                 return
             try:
-                process = await loop.run_in_executor(None, spawn, self.source)
+                process = await spawned(self.source, LOAD_S)
             except OSError as error:
                 logs.limited("a worker process cannot be started", reason=str(error))
                 delay = 1.0

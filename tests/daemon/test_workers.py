@@ -125,14 +125,14 @@ def test_a_worker_that_stays_silent_is_ended_and_replaced(serve):
 def test_a_replacement_that_hangs_while_it_loads_is_ended_and_replaced(serve):
     """The second worker that is started is stopped before it can load; the third serves."""
     stops = """
-import os, signal, pepcore.server.workers as w
-w.LOAD_S, spawn, started = 1.0, w.spawn, []
+import os, signal, pepcore.server.workers as w, pepcore.server.processes as p
+w.LOAD_S, spawn, started = 1.0, p.spawn, []
 def stopped(source):
     started.append(spawn(source))
     if len(started) == 1:  # the very first was started by run.py itself
         os.kill(started[0].pid, signal.SIGSTOP)
     return started[-1]
-w.spawn = stopped
+p.spawn = stopped
 """
     daemon = serve(ALL, before=stops)
     (worker,) = daemon.workers()
@@ -144,6 +144,29 @@ w.spawn = stopped
     time.sleep(1.1)  # one that has loaded is not ended
     assert len(daemon.events("a worker did not load the policies in time and is ended")) == 1
     assert len(daemon.events("a worker ended and is replaced")) == 2
+
+
+def test_a_replacement_that_hangs_before_it_runs_its_program_does_not_keep_its_place(serve):
+    """Starting it comes back late: another was started meanwhile, and the late one is ended."""
+    hangs = """
+import threading, time, pepcore.server.workers as w, pepcore.server.processes as p
+w.LOAD_S, spawn, calls = 1.0, p.spawn, []
+def late(source):
+    calls.append(1)
+    if len(calls) == 1:
+        time.sleep(3.5)
+    return spawn(source)
+p.spawn = late
+"""
+    daemon = serve(ALL, before=hangs)
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGKILL)
+    assert "within 1 s" in daemon.wait_for("a worker process cannot be started")["reason"]
+    with daemon.client() as c, busy(daemon):
+        assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
+        time.sleep(2)
+        assert len(c.stats()["workers"]) == 1
+    assert daemon.stop() == 0
 
 
 @pytest.mark.slow
