@@ -46,6 +46,8 @@ class Answers:
         if isinstance(outcome, Fault):
             verdict, encoded = self.settlement.refusal(outcome)
             return verdict, body(verdict, encoded, now)
+        if shared is not None and not freshness.still_open(shared[0], now):
+            shared = self.settlement.shared(flight, outcome, now, wall_ms)  # a deny where a window closed meanwhile
         verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
         left = freshness.left_ms(not_after, wall_ms)
         return verdict, body(verdict, encoded, now, left, self.settlement.times.keep_ms)

@@ -59,6 +59,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connections_per_peer: int = 12288
     frame: int = 65536
     depth: int = 16
+    values: int = 4096
+    """Of one question, in its properties and context: what a PDP takes grows with them, whatever their bytes."""
     partial: str = "1s"
     """How long a frame may stay half sent."""
     queued: int = 4 << 20
@@ -172,6 +174,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("limits.connections_per_peer", limits.connections_per_peer > 0, "must be at least 1"),
         ("limits.frame", 1024 <= limits.frame <= 16 << 20, "must be 1024 to 16777216 bytes"),
         ("limits.depth", 4 <= limits.depth <= 32, "must be 4 to 32"),
+        ("limits.values", 64 <= limits.values <= 1 << 20, "must be 64 to 1048576"),
         ("limits.queued", limits.queued >= 65536, "must be at least 65536 bytes"),
         ("limits.waiting", limits.waiting > 0, "must be at least 1"),
         ("limits.waiting_per_peer", limits.waiting_per_peer > 0, "must be at least 1"),

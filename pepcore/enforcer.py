@@ -15,18 +15,18 @@ calls `tick` when `next_deadline` has come, and sends what `take_replies` gives.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 from . import freshness
 from .answers import Answers
+from .backlog import IN_TURN, Backlog, Decided, May
 from .batches import TOO_OLD, Batches
 from .blocks import Blocks
 from .core.cache import Cache
 from .core.page import Page
-from .core.verdict import Verdict, body
+from .core.verdict import body
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
 from .model import Decision
@@ -56,12 +56,12 @@ class Enforcer:
         self.draining = False
         self.settlement = Settlement(page, self.times, numbers, notify)
         self._flights: dict[tuple[int, bytes], Flight] = {}
-        self._queue: OrderedDict[int, OrderedDict[Flight, None]] = OrderedDict()
+        self._backlog = Backlog()
         self._waiting = Waiting()
         self.answers = Answers(cache, page, self.settlement, self.revocation)
         self._batches = Batches(cache, page, self.settlement)
         self._replies: list[Reply] = []
-        self._decided: deque[tuple[Flight, Decision | Fault, tuple[Verdict, bytes] | None]] = deque()
+        self._decided = Decided()
         self.asked = self.joined = self.late = self.asked_again = 0
 
     def set_times(self, times: Times) -> None:
@@ -125,7 +125,7 @@ class Enforcer:
             flight = Flight(partition, key, {}, explain)
             if not explain:
                 self._flights[partition.number, key] = flight
-            self._queue.setdefault(partition.owner, OrderedDict())[flight] = None
+            self._backlog.put(flight)
         return self._waiting.enter(flight, waiter)
 
     def _blocked(
@@ -141,28 +141,29 @@ class Enforcer:
     @property
     def queued(self) -> bool:
         """Whether questions wait to be taken by the host."""
-        return bool(self._queue)
+        return bool(self._backlog)
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a decision."""
         return len(self._waiting)
 
-    def next_flight(self, now: int, wall_ms: int) -> Flight | None:
-        """The next question for the PDP, fair over peers: each peer's oldest in turn. None: there is none.
+    def next_flight(self, now: int, wall_ms: int, may: May | None = None) -> Flight | None:
+        """The next question for the PDP, fair over peers (`backlog`), that the host may take now. None: there is none.
 
         Its stamps are read here, before the PDP is asked; the PDP decides as of `flight.asked_ms`.
         """
-        if not self._queue:
+        flight = self._backlog.take(may)
+        if flight is None:
             return None
-        owner, flights = self._queue.popitem(last=False)
-        flight, _ = flights.popitem(last=False)
-        if flights:
-            self._queue[owner] = flights
         self.asked += 1
         flight.taken = True
         flight.revision, flight.asked_ns, flight.asked_ms = self.page.revision, now, wall_ms
         return flight
+
+    def charge(self, flight: Flight, took_ns: int) -> None:
+        """What the evaluation of a question took: its peer's next ones wait for those of others who took less."""
+        self._backlog.charge(flight.partition.owner, took_ns)
 
     def answer(self, flight: Flight, decision: Decision, now: int, wall_ms: int, most: int = ALL) -> None:
         """What the PDP said about a flight. Those who wait are released, `most` at once, the others by `release`."""
@@ -171,7 +172,7 @@ class Enforcer:
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         stands = freshness.stands(flight, outcome, self.times, self.page, now)
         self.late += not stands
-        self._decided.append((flight, outcome, self.answers.share(flight, outcome, now, wall_ms) if stands else None))
+        self._decided.put((flight, outcome, self.answers.share(flight, outcome, now, wall_ms) if stands else None))
         self.release(now, wall_ms, most)
 
     @property
@@ -180,11 +181,11 @@ class Enforcer:
         return bool(self._decided)
 
     def release(self, now: int, wall_ms: int, most: int = ALL) -> None:
-        """Serve those whose question is decided, in that order; ask again for whom the answer is too old by now."""
+        """Serve those whose question is decided, owners in turn; ask again for whom the answer is too old by now."""
         while self._decided and most > 0:
-            flight, outcome, shared = self._decided[0]
+            flight, outcome, shared = self._decided.first()
             stands = freshness.stands(flight, outcome, self.times, self.page, now)
-            for waiter in list(islice(flight.waiters, most)):
+            for waiter in list(islice(flight.waiters, min(most, IN_TURN))):
                 most -= 1
                 self._waiting.leave(waiter)
                 if not stands:
@@ -198,8 +199,7 @@ class Enforcer:
                     self._arrived(waiter.batch, now, wall_ms)
                 else:
                     self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
-            if not flight.waiters:
-                self._decided.popleft()
+            self._decided.go_on()
 
     # ---- the short way: a question that is decided before anything else happens ----
 
@@ -270,10 +270,7 @@ class Enforcer:
         flight = self._waiting.leave(waiter)
         if not flight.taken and not flight.wanted:
             self._forget(flight)
-            flights = self._queue[flight.partition.owner]
-            del flights[flight]
-            if not flights:
-                del self._queue[flight.partition.owner]
+            self._backlog.remove(flight)
 
     def _forget(self, flight: Flight) -> None:
         name = flight.partition.number, flight.key

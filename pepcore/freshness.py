@@ -12,6 +12,7 @@ from __future__ import annotations
 from .core.cache import Stored
 from .core.page import Page
 from .core.tags import stamps
+from .core.verdict import Verdict
 from .errors import Fault
 from .flight import Flight, Said, Times
 from .model import Decision
@@ -62,6 +63,11 @@ def stands(flight: Flight, outcome: Decision | Fault, times: Times, page: Page, 
     return stamps_hold(flight.stamps, flight, page) and not (
         isinstance(outcome, Decision) and outlived(flight, outcome, times, now)
     )
+
+
+def still_open(verdict: Verdict, now: int) -> bool:
+    """Whether a verdict that was settled for all who wait may still be handed out: its window may close meanwhile."""
+    return not (verdict.permit and 0 < verdict.expires_ns <= now)
 
 
 def holds(outcome: bytes | Stored | Said, times: Times, page: Page, now: int) -> bool:

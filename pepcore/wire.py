@@ -178,7 +178,7 @@ def _strict(decode: Callable[[bytes], T], body: bytes, name: str) -> T:
     return value
 
 
-def read_many(body: bytes, depth: int) -> tuple[Semantic, list[bytes | Fault]]:
+def read_many(body: bytes, depth: int, values: int = 4096) -> tuple[Semantic, list[bytes | Fault]]:
     """Decode a batch: the semantic, and for each item its canonical question or what is wrong with it.
 
     Raises BadRequest where the batch itself cannot be read (AuthZEN: the whole payload fails); an item that is
@@ -198,7 +198,7 @@ def read_many(body: bytes, depth: int) -> tuple[Semantic, list[bytes | Fault]]:
         if len(body) - at < 4 or len(body) - at - 4 < size:
             raise BadRequest(f"check-many.{i}", "ends outside the frame")
         try:
-            items.append(canonical(body[at + 4 : at + 4 + size], depth))
+            items.append(canonical(body[at + 4 : at + 4 + size], depth, values))
         except Fault as fault:
             items.append(fault)
         at += 4 + size

@@ -303,9 +303,12 @@ def test_a_forked_child_starts_empty_with_counters_of_its_own(pep: Embedded) -> 
     before = pep.check("User::alice", "read", "Document::1")
 
     def child() -> bool:
+        nothing = pep.stats()
         first = pep.check("User::alice", "read", "Document::1")
         again = pep.check("User::alice", "read", "Document::1")
-        return first.permit and not first.cached and again.cached and first.boot != before.boot
+        counts = [(s["hits"], s["misses"], s["evictions"], s["entries"]) for s in (nothing, pep.stats())]
+        fresh = not first.cached and again.cached and first.boot != before.boot
+        return first.permit and fresh and counts == [(0, 0, 0, 0), (1, 1, 0, 1)]
 
     assert in_child(child)
     assert pep.check("User::alice", "read", "Document::1").cached

@@ -15,7 +15,7 @@ from pepcore.core.cache import Cache
 from pepcore.core.page import Page
 from pepcore.enforcer import Enforcer
 from pepcore.flight import Times
-from pepcore.model import Decision
+from pepcore.model import Decision, Obligation
 from pepcore.wire import Semantic
 from tests.simulation import KEYS, MS, NOTICE, Broken, Host, run
 
@@ -174,6 +174,25 @@ def test_no_permit_outlives_its_lifetime_on_a_slow_way(monkeypatch: pytest.Monke
     assert slow(Host()) == []  # it is asked once more
     always(monkeypatch, "outlived", False)
     assert slow(Host())[0].verdict.permit
+
+
+def test_no_permit_is_released_after_its_window_closed_while_others_were_served_first(monkeypatch: pytest.MonkeyPatch):
+    def window_closes_between_two_releases(host: Host) -> list[bool]:
+        window = Obligation("w", "window", {"not_after": host.wall + 20})
+        for _ in range(3):
+            host.check(host.peers[0], OTHER)
+        host.take()
+        flight = host.with_pdp.pop()[0]
+        told = Decision(True, reason="1", obligations=(window,))
+        host.enforcer.answer(flight, told, host.now, host.wall, 1)
+        for ms in (19, 1):
+            host.now, host.wall = host.now + ms * MS, host.wall + ms
+            host.enforcer.release(host.now, host.wall, 1)
+        return [reply.verdict.permit for reply in host.release() if reply.verdict is not None]
+
+    assert window_closes_between_two_releases(Host()) == [True, True, False]
+    always(monkeypatch, "still_open")
+    assert window_closes_between_two_releases(Host()) == [True, True, True]
 
 
 @pytest.mark.parametrize("semantic", list(Semantic))

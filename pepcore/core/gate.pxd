@@ -36,6 +36,7 @@ cdef class Gate:
     cdef uint32_t frame_limit
     cdef int depth
     cdef public uint32_t keep_ms    # for how long clients may keep an answer at most
+    cdef Py_ssize_t values      # of a question
     cdef object hello
     cdef Py_ssize_t take(self, Stream s, const unsigned char* data, Py_ssize_t size, int64_t now,
                          int64_t wall_ms) except -1

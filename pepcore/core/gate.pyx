@@ -56,6 +56,12 @@ cdef class Stream:
         """Bytes of a frame that is not whole yet."""
         return self.rest.size
 
+    def close(self):
+        """The connection is gone: let go of what was read, and of the peer, which holds this stream."""
+        free(self.rest.data)
+        self.rest.data, self.rest.size, self.rest.room = NULL, 0, 0
+        self.lost, self.more, self.asks, self.peer = True, False, [], None
+
     def take_asks(self):
         asks, self.asks = self.asks, []
         return asks
@@ -72,9 +78,9 @@ cdef class Gate:
     """`hello(stream, body) -> (interned partition, reply body)` makes a partition, or raises a Fault."""
 
     def __cinit__(self, Cache cache not None, Page page not None, hello, *, uint32_t frame_limit=65536,
-                  int depth=16, uint32_t keep_ms=0):
+                  int depth=16, Py_ssize_t values=4096, uint32_t keep_ms=0):
         self.cache, self.page, self.hello = cache, page, hello
-        self.frame_limit, self.depth, self.keep_ms = frame_limit, depth, keep_ms
+        self.frame_limit, self.depth, self.values, self.keep_ms = frame_limit, depth, values, keep_ms
         self.out.limit = OUT_LIMIT
 
     def __dealloc__(self):
@@ -181,7 +187,7 @@ cdef class Gate:
                 return self.hit(f, slot, left_ms, now)
         canonical.data, canonical.size, canonical.room = NULL, 0, 0
         canonical.limit = 2 * size + 64
-        outcome = examine(&w, key, size, self.depth, &canonical)
+        outcome = examine(&w, key, size, self.depth, self.values, &canonical)
         try:
             if outcome == REFUSED:
                 return self.fault(f, 2, place_of(&w), w.reason.decode("ascii"))

@@ -9,5 +9,6 @@ cdef enum Outcome:
     REWRITTEN = 1               # the canonical bytes are in `out`
     REFUSED = -1                # `reason` and `place_of` say why
 
-cdef int examine(Walk* w, const unsigned char* data, Py_ssize_t size, int limit, Buffer* out) noexcept nogil
+cdef int examine(Walk* w, const unsigned char* data, Py_ssize_t size, int limit, Py_ssize_t most,
+                  Buffer* out) noexcept nogil
 cdef str place_of(const Walk* w)

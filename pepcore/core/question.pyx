@@ -4,7 +4,7 @@ Promises: `examine` accepts exactly the questions of bindings/README.md and name
 rest. Canonical bytes (sorted keys, shortest encodings) come back as they are, without a copy; valid bytes that are
 not canonical are written again in canonical form. Equal canonical bytes ask the same thing.
 Never: accepts bin, ext, NaN, infinities, duplicate or non-string keys, bad UTF-8, trailing bytes; recurses deeper
-than the limit; allocates by a count that the bytes at hand cannot hold; takes more than depth x size steps.
+than the limit; reads more values in properties and context than the limit; allocates by a count that the bytes at hand cannot hold; takes more than depth x size steps.
 
 INVARIANT: examine(examine(x)) is CANONICAL for every x that is not refused.
 """
@@ -115,16 +115,18 @@ cdef int question(Walk* w) noexcept nogil:
     return 0
 
 
-cdef int examine(Walk* w, const unsigned char* data, Py_ssize_t size, int limit, Buffer* out) noexcept nogil:
+cdef int examine(Walk* w, const unsigned char* data, Py_ssize_t size, int limit, Py_ssize_t most,
+                  Buffer* out) noexcept nogil:
     """Verify a question; where it is valid but not canonical, write its canonical form to the empty `out`."""
     w.c.at, w.c.end = data, data + size
     w.out, w.reason, w.depth, w.recode = NULL, NULL, 0, False
     w.limit = limit if limit < MAX_DEPTH else MAX_DEPTH
+    w.left = most
     if question(w) < 0:
         return REFUSED
     if not w.recode:
         return CANONICAL
-    w.c.at, w.out, w.depth = data, out, 0
+    w.c.at, w.out, w.depth, w.left = data, out, 0, most
     if question(w) < 0:
         return REFUSED
     return REWRITTEN
@@ -143,7 +145,7 @@ cdef str place_of(const Walk* w):
     return ".".join(parts)[:200]
 
 
-def canonical(bytes data not None, int depth=16):
+def canonical(bytes data not None, int depth=16, Py_ssize_t values=4096):
     """Return the canonical form of a question (the same object when it is canonical already).
 
     Raises BadQuestion, which names the place and the reason.
@@ -152,7 +154,7 @@ def canonical(bytes data not None, int depth=16):
     cdef Buffer out
     cdef int outcome
     out.data, out.size, out.room, out.limit = NULL, 0, 0, 2 * len(data) + 64
-    outcome = examine(&w, <const unsigned char*> <const char*> data, len(data), depth, &out)
+    outcome = examine(&w, <const unsigned char*> <const char*> data, len(data), depth, values, &out)
     try:
         if outcome == REFUSED:
             raise BadQuestion(place_of(&w), w.reason.decode("ascii"))

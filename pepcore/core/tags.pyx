@@ -4,10 +4,10 @@ A tag is text. Every answer hangs on its subject, on each member of its chain an
 whatever the PDP named besides (ancestors, policies, `@tag`). Tags that share a slot end together: that costs a question
 to the PDP, never a stale permit.
 
-Promises: `stamps` gives the slots of all tags of an answer, each once, slot 0 first; where they are more than STAMPS, or one
-cannot be hashed, it gives none, which hangs the answer on the revision itself. `slot` gives the one to revoke, or
+Promises: `stamps` gives the slots of all tags of an answer, each once, slot 0 first; where they are more than STAMPS, one cannot
+be hashed, or the key is no question, it gives none, which hangs the answer on the revision itself. `slot` gives the one to revoke, or
 slot 0, which ends everything, where it cannot be hashed.
-Never: lets a client hash (only the daemon knows the seed); takes a question that is not canonical.
+Never: lets a client hash (only the daemon knows the seed).
 """
 
 from libc.stdint cimport uint16_t, uint64_t
@@ -17,8 +17,6 @@ from .cursor cimport Buffer, put, put_le16
 from .hashing cimport xxh3
 from .page cimport EVERY, SLOTS, STAMPS, TIMED, Page
 from .values cimport MAX_DEPTH, Name, Token, Walk, mapping, text, token
-
-from ..errors import BadQuestion
 
 cdef struct Found:
     uint16_t slots[STAMPS]
@@ -98,7 +96,7 @@ def stamps(Page page not None, bytes key not None, tuple tags=(), bint timed=Fal
     failed = question(&w, &b, page.seed, &f)
     free(b.data)
     if failed < 0:
-        raise BadQuestion("question", "is not canonical")
+        return b""
     for text_of in tags:
         tag = (<str> text_of).encode("utf-8", "surrogatepass")
         slot = place(page.seed, <const unsigned char*> <const char*> tag, len(tag))

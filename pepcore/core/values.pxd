@@ -23,6 +23,7 @@ cdef struct Walk:
     Cursor c
     Buffer* out                 # NULL while only verifying
     int limit                   # nesting allowed
+    Py_ssize_t left             # values that may still come
     bint recode                 # something valid but not canonical was seen
     const char* reason          # NULL while all is well
     const char* place           # subject, action, resource, context, chain

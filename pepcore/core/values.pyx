@@ -2,7 +2,8 @@
 
 Promises: with `out` NULL a value is verified and `recode` says whether an encoding was valid but not canonical;
 with an `out` the canonical encoding is written (sorted keys, shortest forms, 64-bit floats).
-Never: accepts bin, ext, NaN, infinities, duplicate or non-string keys, bad UTF-8; recurses deeper than the limit;
+Never: accepts bin, ext, NaN, infinities, duplicate or non-string keys, bad UTF-8; recurses deeper than the limit; reads
+more values than the limit (a list of empty lists is one byte a value here, and 3 us a value in a PDP);
 allocates by a count that the bytes at hand cannot hold; takes more than depth x size steps.
 
 INVARIANT: `w.depth` is the number of names on the path, and less than the nesting of the value being read.
@@ -140,6 +141,9 @@ cdef int value(Walk* w, int depth) noexcept nogil:
     cdef Name s
     cdef bint done = True
     cdef const unsigned char* start = w.c.at
+    w.left -= 1
+    if w.left < 0:
+        return refuse(w, "is one value more than `limits.values` of the daemon allows: ask with fewer")
     if token(w, &t) < 0:
         return -1
     if t.kind == STR:

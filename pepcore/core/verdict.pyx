@@ -220,7 +220,7 @@ cdef object content_of(bytes encoded):
         return _Payload()
     w.c.at = <const unsigned char*> <const char*> encoded
     w.c.end = w.c.at + len(encoded)
-    w.out, w.reason, w.depth, w.recode, w.limit = NULL, NULL, 0, False, MAX_DEPTH
+    w.out, w.reason, w.depth, w.recode, w.limit, w.left = NULL, NULL, 0, False, MAX_DEPTH, len(encoded)
     if mapping(&w, 1) < 0:
         raise BadRequest("verdict", f"carries a payload that {w.reason.decode('ascii')}")
     try:

@@ -13,7 +13,7 @@ from ..flight import Times
 
 FIXED = {
     "daemon": ("socket", "state", "watch"),
-    "limits": ("frame", "depth"),
+    "limits": ("frame", "depth", "values"),
     "cache": ("slots", "slab_mib", "quota"),
 }
 

@@ -214,3 +214,8 @@ class Connection:
         self._unsent.clear()
         self.asks.clear()
         self.service.gone(self)
+        # each of these holds this connection: without a cycle its buffers are free now, not at the next full collection
+        self._turn.close()
+        self.stream.close()
+        self._partial = self._unread = None
+        del self.explaining

@@ -41,13 +41,17 @@ class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """`took_ns`: what the evaluation cost the worker, in processor time, so that whoever asked it can be charged."""
+
     number: int
     decision: Decision
+    took_ns: int = 0
 
 
 class Explained(msgspec.Struct, frozen=True, array_like=True, tag=4):
     number: int
     explanation: dict[str, Any]
+    took_ns: int = 0
 
 
 encode = msgspec.msgpack.Encoder().encode

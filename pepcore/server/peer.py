@@ -9,6 +9,7 @@ Never: looks a peer up by pid; gives a partition's number twice.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import functools
 import os
@@ -29,7 +30,13 @@ from ..wire import Hello
 OVERFLOW_UID = 65534
 OWNERS = 4095
 PARTITIONS_PER_OWNER = 1024
+LAST_PARTITION = 0xFFFFFFFF
+"""What the key of a cached answer has room for; none is given twice."""
 SO_PEERGROUPS = 59
+FEW_GROUPS = 1024
+"""Bytes for 256 groups: the most that Python's `getsockopt` asks for."""
+ALL_GROUPS = 65_536 * 4
+"""Bytes for NGROUPS_MAX groups, the most that a process of Linux can be in."""
 ANYBODY = Rule()
 
 Match = Callable[[str], object]
@@ -69,12 +76,33 @@ def credentials(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def other_groups(sock: socket.socket) -> frozenset[int]:
-    """The supplementary groups of the process that connected. Of somebody in more than 256 groups, none."""
+    """The supplementary groups of the process that connected, however many. Raises Refused where they are not told.
+
+    Taking those for none would let a peer past a rule that restricts one of his groups.
+    """
     try:
-        raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
-    except OSError:
-        return frozenset()
+        try:
+            raw = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, FEW_GROUPS)
+        except OSError as error:
+            if error.errno != errno.ERANGE:
+                raise
+            raw = _very_many_groups(sock)
+    except OSError as error:
+        why = f"the kernel does not tell the groups of this peer: `{error.strerror}`"
+        raise Refused("peer", f"{why}: leave `group` out of the rules, or put him in fewer groups") from None
     return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+def _very_many_groups(sock: socket.socket) -> bytes:
+    """What `getsockopt` says with room for every group that Linux allows; Python's own takes 1024 bytes at most."""
+    import ctypes  # only here: it costs the start 10 ms
+
+    room = ctypes.create_string_buffer(ALL_GROUPS)
+    size = ctypes.c_uint32(ALL_GROUPS)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, room, ctypes.byref(size)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return room.raw[: size.value]
 
 
 class _Interned(Struct):
@@ -94,6 +122,7 @@ class Peers:
         """`numbers` and `owners` outlive a change of the rules: a partition's number is never given twice, and an
         owner's stays, since the cache counts by it. Raises ConfigError for a user or group that does not exist."""
         self.rules = [(rule, *rule.ids()) for rule in rules]  # now: a name service may be slow
+        self.by_group = any(g is not None for _, _, g in self.rules)
         self._numbers = numbers
         self._listener = listener
         self.owners = {} if owners is None else owners
@@ -127,7 +156,10 @@ class Peers:
         found = self._by_key.get(key)
         if found is None:
             self._make_room(peer)
-            partition = Partition(next(self._numbers), peer.owner, hello.point, handles)
+            number = next(self._numbers)
+            if number > LAST_PARTITION:
+                raise Overloaded("hello", f"all {LAST_PARTITION} numbers of partitions were given: restart the daemon")
+            partition = Partition(number, peer.owner, hello.point, handles)
             found = self._by_key[key] = self._of_owner.setdefault(peer.owner, {})[partition.number] = _Interned(
                 partition, key
             )

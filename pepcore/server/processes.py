@@ -7,6 +7,8 @@ Never: blocks the loop (ending happens in threads of its own, which nothing wait
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -69,6 +71,41 @@ def spawn(source: Source) -> Process:
         started.end_soon()
         raise
     return started
+
+
+async def spawned(source: Source, seconds: float) -> Process:
+    """`spawn` from a thread that nobody waits for, not even at the end: a child may hang before it runs its program.
+
+    One that comes after `seconds` is ended. Raises OSError, of which TimeoutError is one.
+    """
+    loop = asyncio.get_running_loop()
+    said: asyncio.Future[Process] = loop.create_future()
+
+    def tell(process: Process | None, error: OSError | None) -> None:
+        if process is not None:
+            if said.done():
+                process.sock.close()
+                process.end_soon(0.0)
+            else:
+                said.set_result(process)
+        elif error is not None and not said.done():
+            said.set_exception(error)
+
+    def attempt() -> None:
+        process: Process | None = None
+        failed: OSError | None = None
+        try:
+            process = spawn(source)
+        except OSError as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended: `end_all` ends the process
+            loop.call_soon_threadsafe(tell, process, failed)
+
+    threading.Thread(target=attempt, daemon=True, name="pepcore-spawn").start()
+    try:
+        return await asyncio.wait_for(said, seconds)
+    except TimeoutError:
+        raise TimeoutError(f"it did not start within {seconds:.0f} s") from None
 
 
 def end_all() -> None:

@@ -75,7 +75,8 @@ class Requests:
     def _ask_many(self, connection: Connection, ask: Ask, deadline_ns: int, now: int, wall_ms: int) -> None:
         service = self._service
         partition, page = service.partitions[ask.partition], service.page
-        semantic, items = read_many(ask.rest, service.config.limits.depth)
+        limits = service.config.limits
+        semantic, items = read_many(ask.rest, limits.depth, limits.values)
         blocked: Fault | None = None
         if ask.min_boot == page.boot and ask.min_revision > page.revision:
             blocked = Stale("min_revision", "this daemon has not seen that revision yet")

@@ -63,11 +63,10 @@ class Service:
         if why:
             logs.warning("the page cannot be shared: clients keep no answers", reason=why)
         self.renewal = Renewal(self.page)
-        keep = config.cache
+        keep, limits = config.cache, config.limits
         self.cache = Cache(slots=keep.slots, slab=keep.slab_mib << 20, seed=secrets.randbits(64), quota=keep.quota)
-        limits = config.limits
         self.gate = Gate(
-            self.cache, self.page, self._hello, frame_limit=limits.frame, depth=limits.depth,
+            self.cache, self.page, self._hello, frame_limit=limits.frame, depth=limits.depth, values=limits.values,
             keep_ms=times(config).keep_ms,
         )  # fmt: skip
         self.notices = Notices(config.notify.file)
@@ -103,7 +102,7 @@ class Service:
     def admit(self, sock: socket.socket, administrator: bool) -> Peer:
         """Who has connected, if there is room for him. Raises Refused or Overloaded."""
         pid, uid, gid = credentials(sock)
-        peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.config.peers else frozenset())
+        peer = self.peers.identify(pid, uid, gid, other_groups(sock) if self.peers.by_group else frozenset())
         if administrator and not peer.administers:
             raise Refused("peer", f"uid `{uid}` does not administer this daemon: the config names who does")
         limits = self.config.limits
@@ -150,7 +149,7 @@ class Service:
         partition = self.peers.partition(connection.peer, hello)
         connection.partitions.append(partition)
         limits = self.config.limits
-        told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY}
+        told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY, "values": limits.values}
         shares = hello.page and partition.keeps and self.page_fd >= 0
         if shares:
             connection.give(self.page_fd)
@@ -194,18 +193,19 @@ class Service:
     def _release(self) -> None:
         """Go on with those who wait for what is decided, in this turn of the loop too."""
         self._releasing = False
-        now, wall_ms = clock.now(), clock.wall_ms()
+        now, wall_ms = self.misses.clocks()
         self.enforcer.release(now, wall_ms, AT_ONCE)
         self.progress(now, wall_ms)
 
-    def came(self, flight: Flight, said: Decision | dict[str, object]) -> None:
+    def came(self, flight: Flight, said: Decision | dict[str, object], took_ns: int) -> None:
         """A worker has decided. Nothing is applied for those who went meanwhile."""
+        self.enforcer.charge(flight, took_ns)
         self._forget_gone()
         self.misses.arrived(flight, said)
 
     def idle(self) -> None:
         """A worker has room again."""
-        self.progress(clock.now(), clock.wall_ms())
+        self.progress(*self.misses.clocks())
 
     def ready(self, to: Connection, frame: bytes) -> None:
         """A reply that is sent with the next ones."""
@@ -232,7 +232,7 @@ class Service:
 
     def _alarm(self) -> None:
         self._timer = None
-        now, wall_ms = clock.now(), clock.wall_ms()
+        now, wall_ms = self.misses.clocks()
         self.enforcer.tick(now, wall_ms, DUE_AT_ONCE)
         self.progress(now, wall_ms)
 
@@ -261,7 +261,7 @@ class Service:
             except ConfigError as error:
                 workers.close()
                 return str(error)
-        old, self.misses.workers, self.misses.inline = self.misses.workers, workers, inline
+        old = self.misses.swap(workers, inline)
         self.page.bump()
         if old is not None:
             old.close()

@@ -69,6 +69,10 @@ cdef class Share:
         return self.spent_ns >= SHARE_NS
 
 
+def _nothing(*_):
+    """What a turn calls whose connection is gone."""
+
+
 @cython.final
 cdef class Turn:
     """The reading side of a connection.
@@ -83,6 +87,10 @@ cdef class Turn:
         self.fd, self.gate, self.stream, self.served, self.owner = fd, gate, stream, served, owner
         self.share, self.rest, self.later, self.ended = share, rest, later, ended
         self.passed = -1
+
+    def close(self):
+        """The connection is gone: call it no more, and do not hold it, which holds this turn."""
+        self.rest = self.later = self.ended = _nothing
 
     def readable(self):
         """The kernel has bytes for us."""

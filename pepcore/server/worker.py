@@ -61,13 +61,14 @@ def load(message: Load) -> tuple[Cedar | None, Loaded]:
 def answer(cedar: Cedar | None, ask: Ask) -> Answer | Explained:
     if cedar is None:
         return Answer(ask.number, Decision(False, "this worker has no policies"))
+    began = time.process_time_ns()
     try:
         question = read_question(ask.question)
-        if ask.explain:
-            return Explained(ask.number, explain(cedar, question, ask.wall_ms))
-        return Answer(ask.number, cedar.decide([question], ask.wall_ms)[0])
+        said = explain(cedar, question, ask.wall_ms) if ask.explain else cedar.decide([question], ask.wall_ms)[0]
     except Exception as error:  # a defect of the engine denies this question and no other
-        return Answer(ask.number, Decision(False, f"the PDP raised {type(error).__name__}"))
+        said = Decision(False, f"the PDP raised {type(error).__name__}")
+    took_ns = time.process_time_ns() - began
+    return Answer(ask.number, said, took_ns) if isinstance(said, Decision) else Explained(ask.number, said, took_ns)
 
 
 if __name__ == "__main__":

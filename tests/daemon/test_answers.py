@@ -181,3 +181,27 @@ def test_a_deny_of_a_policy_carries_its_reason(serve):
         assert isinstance(denied, Verdict)
         assert (denied.permit, denied.reason, denied.payload["policies"]) == (False, "not today", ["r"])
         assert c.ask(ALICE).permit
+
+
+@pytest.mark.parametrize("was_set", [False, True])
+def test_a_wall_clock_that_is_set_while_a_question_is_in_flight_is_seen_when_its_answer_comes(serve, tmp_path, was_set):
+    ends = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 600))
+    policy = f'@id("t") permit(principal, action, resource) when {{ context.now < datetime("{ends}") }};'
+    moved = tmp_path / "moved"
+    before = f"""
+import os, pepcore.server.clock as clock
+real = clock.wall_ms
+clock.wall_ms = lambda: real() + (3_600_000 if os.path.exists({str(moved)!r}) else 0)
+"""
+    daemon = serve(policy, before=before)
+    (worker,) = daemon.workers()
+    with daemon.client() as c:
+        assert c.ask().permit
+        os.kill(worker, signal.SIGSTOP)
+        c.send(b"".join(check(ask(resource=f"Document::{n}"), n, deadline_us=10_000_000) for n in range(3)))
+        daemon.wait_until_waiting(3)
+        if was_set:
+            moved.touch()
+        os.kill(worker, signal.SIGCONT)
+        answers = [c.answer() for _ in range(3)]
+    assert [(a.permit, a.fault) for a in answers] == [(not was_set, 0)] * 3

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from msgspec.msgpack import decode as unpack
-from raw import ERROR, Client, Verdict, ask, check, hello
+from raw import ERROR, Client, Verdict, ask, check, frame, hello
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
 
@@ -211,3 +211,71 @@ def test_one_peer_cannot_evict_what_another_has_cached(serve, other_uid):
         answers = [c.ask(question) for question in mine]
         assert all(answer.permit for answer in answers)
         assert sum(answer.cached for answer in answers) >= 10
+
+
+def test_a_question_of_too_many_values_is_refused_alone_and_in_a_batch_and_one_of_as_many_is_not(serve):
+    daemon = serve(ALL, config="[limits]\nvalues = 64\n")
+    fits, over = (ask(context={"v": [[]] * n}) for n in (63, 64))
+    with daemon.client(greet=False) as c:
+        assert unpack(c.greet().body)["limits"]["values"] == 64
+        assert c.ask(fits).permit
+        for refused in (c.ask(over), c.explain(over)):
+            assert (refused.code, refused.field) == (2, "context.v.63")
+            assert "limits.values" in refused.reason
+        good, bad = c.ask_many([fits, over])
+        assert (good.permit, bad.permit, bad.fault) == (True, False, 2)
+
+
+def test_long_evaluations_of_one_user_do_not_deny_the_misses_of_another(serve, other_uid):
+    """Sixteen questions of 200 ms each are in flight all the time; every worker has room for somebody else's."""
+    daemon = serve(ALL, config='[limits]\ndeadline = "1s"\nvalues = 65536\n')
+    flood = """
+import time
+context = {"a": [[]] * 60000}
+with Client(path) as c:
+    print(0, flush=True)
+    for n in range(16):
+        c.send(check(ask(f"User::{n}", context=context), n, deadline_us=30_000_000))
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        c.read()
+        n += 1
+        c.send(check(ask(f"User::{n}", context=context), n, deadline_us=30_000_000))
+"""
+    asker = other_uid(daemon, flood)
+    daemon.wait_until_waiting(10)
+    with daemon.client() as c:
+        permits = [c.ask(ask(resource=f"Document::{n}")).permit for n in range(6)]
+    assert asker.wait() == 0
+    assert permits == [True] * 6
+
+
+def test_what_a_closed_connection_had_sent_is_free_at_once_without_a_collection(serve):
+    daemon = serve(ALL, config="[limits]\nframe = 4194304\n", before="import gc; gc.disable()")
+    half = hello(1) + frame(3, 2, bytes(4_100_000))[:4_000_000]
+
+    def wave() -> int:
+        """Memory with ten half frames, all of whose connections ask and end in different ways."""
+        clients = [daemon.client(greet=False) for _ in range(10)]
+        for n, c in enumerate(clients):
+            c.send(check(ask(), 3) * (n % 2) + half)
+        time.sleep(0.2)
+        held = memory(daemon.pid)
+        for c in clients:
+            c.socket.close()
+        return held
+
+    wave()
+    with daemon.client(greet=False) as s:
+
+        def settled() -> int:
+            while s.stats()["connections"] > 1:
+                time.sleep(0.01)
+            return memory(daemon.pid)
+
+        before = settled()
+        held = max(wave() for _ in range(2))
+        assert held - before > 20 << 20  # they are held while they are open
+        for _ in range(4):
+            wave()
+        assert settled() - before < 20 << 20

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
+from collections.abc import Callable
 
 import pytest
 from raw import Error, ask
@@ -12,7 +14,7 @@ from raw import Error, ask
 from pepcore.config import Peer as Rule
 from pepcore.errors import Overloaded, Refused
 from pepcore.model import Entity
-from pepcore.server.peer import Peers, other_groups
+from pepcore.server.peer import LAST_PARTITION, Peers, other_groups
 from pepcore.wire import Hello
 
 ALL = '@id("all")\npermit(principal, action, resource);\n'
@@ -191,6 +193,43 @@ def test_the_groups_of_a_peer_are_those_the_kernel_knows():
         assert other_groups(ours) == frozenset(os.getgroups())
 
 
+def in_groups(count: int, known: Callable[[socket.socket], frozenset[int]]) -> frozenset[int]:
+    """What is known of a peer that is in so many groups: a child connects, since groups are those of connect time."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/s")
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups(range(3000, 3000 + count))
+            socket.socket(socket.AF_UNIX).connect(f"{folder}/s")
+            os._exit(0)
+        with listener.accept()[0] as peer:
+            os.waitpid(pid, 0)
+            return known(peer)
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root to be in many groups")
+@pytest.mark.parametrize("count", [0, 1, 256, 257, 65_536])
+def test_all_groups_of_a_peer_are_known_however_many(count):
+    assert in_groups(count, other_groups) == frozenset(range(3000, 3000 + count))
+
+
+@pytest.mark.skipif(UID != 0, reason="needs root to be in many groups")
+def test_a_peer_whose_groups_are_not_told_is_refused_and_one_whose_groups_are_is_not(monkeypatch):
+    monkeypatch.setattr("pepcore.server.peer.ALL_GROUPS", 1028)
+    assert len(in_groups(257, other_groups)) == 257
+    with pytest.raises(Refused, match="does not tell"):
+        in_groups(258, other_groups)
+
+
+def test_a_peer_in_many_groups_does_not_escape_the_rule_that_restricts_one_of_them(serve, other_uid):
+    daemon = serve(ALL, config=rule(group=3299, points=["narrow"]) + rule())
+    code = "import os; os.setgroups(range(3000, 3000 + {n})); "
+    code += "print(int(Client(path, greet=False).greet(point='wide').op == 0x81))"
+    for n, admitted in ((299, 1), (300, 0), (200, 1)):
+        assert other_uid(daemon, code.format(n=n), uid=0, gid=0).wait() == admitted, n
+
+
 def test_a_partition_that_nobody_uses_gives_way_and_one_in_use_does_not(monkeypatch):
     monkeypatch.setattr("pepcore.server.peer.PARTITIONS_PER_OWNER", 2)
     found = peers()
@@ -206,3 +245,12 @@ def test_a_partition_that_nobody_uses_gives_way_and_one_in_use_does_not(monkeypa
     found.let_go(third)
     assert found.partition(me, Hello(point="b")).number not in (left.number, third.number)
     assert found.partition(found.identify(1, 6, 6), Hello(point="a")).owner != me.owner  # has room of its own
+
+
+def test_when_the_numbers_of_partitions_have_run_out_a_new_one_is_refused_and_an_old_one_serves():
+    found = Peers((), "l", iter(range(LAST_PARTITION, LAST_PARTITION + 9)))
+    me = found.identify(1, 5, 5)
+    last = found.partition(me, Hello(point="a"))
+    with pytest.raises(Overloaded, match="restart"):
+        found.partition(me, Hello(point="b"))
+    assert found.partition(me, Hello(point="a")) is last

@@ -24,11 +24,13 @@ def test_questions_of_a_killed_worker_are_denied_with_a_reason_and_the_next_are_
         daemon.wait_until_waiting(4)
         os.kill(worker, signal.SIGKILL)
         start = time.monotonic()
-        for _ in range(4):
+        for _ in range(2):
             answer = c.answer()
             assert (answer.permit, answer.fault) == (False, 8)
             assert "worker" in answer.reason
         assert time.monotonic() - start < 2  # at once, not at the deadline
+        for answer in (c.answer(), c.answer()):  # those that the worker did not hold waited for the next one
+            assert answer.permit or "worker" in answer.reason
         assert c.ask().cached  # hits are not affected
         for n in range(4):
             assert c.ask(ask(resource=f"Document::{n}"), deadline_us=10_000_000).permit
@@ -48,10 +50,11 @@ def test_a_worker_that_is_killed_while_idle_is_replaced(serve):
             assert b.ask(ask(resource=f"Document::b{n}"), deadline_us=10_000_000).permit
 
 
-def busy(daemon) -> Client:
-    """A neighbour whose questions keep others from being evaluated inline."""
+def busy(daemon, question: bytes | None = None, deadline_us: int = 20_000_000) -> Client:
+    """A neighbour whose two questions, the first as it is told, keep others from being evaluated inline."""
     c = daemon.client()
-    c.send(b"".join(check(ask(resource=f"Document::busy{n}"), n, deadline_us=20_000_000) for n in range(2)))
+    first = check(question or ask(resource="Document::busy0"), 0, deadline_us=deadline_us)
+    c.send(first + check(ask(resource="Document::busy1"), 1, deadline_us=20_000_000))
     return c
 
 
@@ -60,10 +63,9 @@ def test_a_deadline_that_passes_denies_in_time_and_the_late_answer_is_cached(ser
     (worker,) = daemon.workers()
     with daemon.client() as c:
         os.kill(worker, signal.SIGSTOP)
-        with busy(daemon):
-            time.sleep(0.05)
-            start = time.monotonic()
-            late = c.ask(deadline_us=100_000)
+        start = time.monotonic()
+        with busy(daemon, ask(), 100_000) as b:
+            late = b.answer()
             took = time.monotonic() - start
             assert (late.permit, late.fault) == (False, 7)
             assert 0.09 < took < 2
@@ -82,9 +84,8 @@ def test_a_late_answer_of_an_older_set_is_not_cached(serve):
     (worker,) = daemon.workers()
     with daemon.client() as c:
         os.kill(worker, signal.SIGSTOP)
-        with busy(daemon):
-            time.sleep(0.05)
-            assert c.ask(deadline_us=50_000).fault == 7
+        with busy(daemon, ask(), 50_000) as b:
+            assert b.answer().fault == 7
             daemon.reload('@id("closed")\nforbid(principal, action, resource);\n')
             os.kill(worker, signal.SIGCONT)
             time.sleep(0.2)
@@ -119,6 +120,53 @@ def test_a_worker_that_stays_silent_is_ended_and_replaced(serve):
         daemon.wait_for("a worker was silent for too long and is ended")
         assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
         assert daemon.workers() != [worker]
+
+
+def test_a_replacement_that_hangs_while_it_loads_is_ended_and_replaced(serve):
+    """The second worker that is started is stopped before it can load; the third serves."""
+    stops = """
+import os, signal, pepcore.server.workers as w, pepcore.server.processes as p
+w.LOAD_S, spawn, started = 1.0, p.spawn, []
+def stopped(source):
+    started.append(spawn(source))
+    if len(started) == 1:  # the very first was started by run.py itself
+        os.kill(started[0].pid, signal.SIGSTOP)
+    return started[-1]
+p.spawn = stopped
+"""
+    daemon = serve(ALL, before=stops)
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGKILL)
+    ended = daemon.wait_for("a worker did not load the policies in time and is ended")
+    with daemon.client() as c, busy(daemon):
+        assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
+        assert ended["pid"] not in daemon.workers()
+    time.sleep(1.1)  # one that has loaded is not ended
+    assert len(daemon.events("a worker did not load the policies in time and is ended")) == 1
+    assert len(daemon.events("a worker ended and is replaced")) == 2
+
+
+def test_a_replacement_that_hangs_before_it_runs_its_program_does_not_keep_its_place(serve):
+    """Starting it comes back late: another was started meanwhile, and the late one is ended."""
+    hangs = """
+import threading, time, pepcore.server.workers as w, pepcore.server.processes as p
+w.LOAD_S, spawn, calls = 1.0, p.spawn, []
+def late(source):
+    calls.append(1)
+    if len(calls) == 1:
+        time.sleep(3.5)
+    return spawn(source)
+p.spawn = late
+"""
+    daemon = serve(ALL, before=hangs)
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGKILL)
+    assert "within 1 s" in daemon.wait_for("a worker process cannot be started")["reason"]
+    with daemon.client() as c, busy(daemon):
+        assert c.ask(ask(resource="Document::z"), deadline_us=10_000_000).permit
+        time.sleep(2)
+        assert len(c.stats()["workers"]) == 1
+    assert daemon.stop() == 0
 
 
 @pytest.mark.slow

@@ -74,6 +74,8 @@ def test_a_whole_file_is_read_and_its_paths_count_from_its_folder(tmp_path: Path
         ("[limits]\nframe = 16777217", "limits.frame"),
         ("[limits]\ndepth = 3", "limits.depth"),
         ("[limits]\ndepth = 33", "limits.depth"),
+        ("[limits]\nvalues = 63", "limits.values"),
+        ("[limits]\nvalues = 1048577", "limits.values"),
         ("[limits]\nconnections = 0", "limits.connections"),
         ("[limits]\nqueued = 1", "limits.queued"),
         ("[limits]\nwaiting = 0", "limits.waiting"),

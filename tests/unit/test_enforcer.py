@@ -274,6 +274,24 @@ def test_those_who_wait_for_one_decision_are_released_in_slices_and_a_reload_in_
     assert [(r.request, r.verdict.permit) for r in h.e.take_replies()] == [(8, False), (9, False)]
 
 
+def test_many_who_wait_for_one_owners_decision_do_not_hold_back_that_of_another_owner():
+    h = Host(0, 1)
+    other = Partition(2, 2)
+    for n in range(4000):
+        h.e.ask(PARTITION, h, n, 1, KEYS[0], h.now, h.wall)
+    h.e.ask(other, h, 5000, 1, KEYS[1], h.now, h.wall)
+    first, second = h.e.next_flight(h.now, h.wall), h.e.next_flight(h.now, h.wall)
+    assert (len(first.waiters), second.partition) == (4000, other)
+    h.e.answer(first, Decision(True), h.now, h.wall, 16)
+    h.e.answer(second, Decision(True), h.now, h.wall, 16)
+    told = [r.request for r in h.e.take_replies()]
+    assert 5000 in told
+    assert len(told) == 32
+    h.e.release(h.now, h.wall)
+    told += [r.request for r in h.e.take_replies()]
+    assert [n for n in told if n != 5000] == list(range(4000))  # who waits for the same is served in order
+
+
 def test_one_who_still_waits_to_be_released_is_denied_at_its_deadline_or_goes():
     h = Host(0)
     for n in range(3):

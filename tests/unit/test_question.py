@@ -119,6 +119,31 @@ def test_depth_counts_from_the_question_and_stops_at_the_limit(depth: int):
         canonical(pack(nested(depth + 1)), depth)
 
 
+COUNTED = [
+    ["U", "a", {"x": [1, 2]}],  # 3: the list, its items
+    ["r", {"x": {}}],  # 1
+    ["D", "x", {}],
+    {"a": [[], []], "b": {"c": None}},  # 5
+    [["A", "b", {"y": ""}]],  # 1
+]
+
+
+@pytest.mark.parametrize("form", [pack, lambda asked: b"\xdc\0\x05" + pack(asked)[1:]])
+def test_values_count_wherever_they_stand_and_stop_at_the_limit(form):
+    assert canonical(form(COUNTED), 16, 10) == pack(COUNTED)
+    with pytest.raises(BadQuestion, match=r"limits\.values") as error:
+        canonical(form(COUNTED), 16, 9)
+    assert error.value.field == "chain.0.properties.y"
+
+
+def test_an_item_too_many_is_named_before_those_behind_it_are_read():
+    asked = pack([*PLAIN[:3], {"v": [[]] * 4096}, []])
+    with pytest.raises(BadQuestion, match=r"limits\.values") as error:
+        canonical(asked)
+    assert error.value.field == "context.v.4095"
+    assert canonical(asked, values=4097) == asked
+
+
 def test_a_limit_over_32_is_32():
     assert canonical(pack(nested(32)), 1000)
     with pytest.raises(BadQuestion):
@@ -139,4 +164,4 @@ def test_a_map_of_thousands_of_unsorted_keys_is_sorted_once():
     pairs = {f"{i * 7919 % 5003:05}": i for i in range(5000)}
     data = b"\xde" + len(pairs).to_bytes(2, "big") + b"".join(pack(k) + pack(v) for k, v in pairs.items())
     asked = b"\x95" + b"".join(map(pack, PLAIN[:3])) + data + b"\x90"
-    assert canonical(asked) == pack([*PLAIN[:3], pairs, []])
+    assert canonical(asked, values=5000) == pack([*PLAIN[:3], pairs, []])
