@@ -22,6 +22,9 @@ from .errors import ConfigError
 LONGEST_MS = 0xFFFFFFFF
 """A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
 
+LONGEST_GRACE_MS = 10_000
+"""Whoever starts after a daemon that vanished waits so long before it says that nobody holds a lease of the other."""
+
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
@@ -89,6 +92,14 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For how long clients that map the page may keep an answer by themselves; `0s`: not at all."""
 
 
+class Lasting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    held: int = 10_000
+    """Leases that are held at one time, of all peers."""
+    held_per_peer: int = 10_000
+    grace: str = "1s"
+    """How long a holder goes on that has lost the daemon, 10s at most."""
+
+
 class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str = ""
     """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
@@ -116,6 +127,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: Policies = Policies()
     limits: Limits = Limits()
     cache: Keep = Keep()
+    leases: Lasting = Lasting()
     notify: Notify = Notify()
     peers: tuple[Peer, ...] = ()
 
@@ -183,6 +195,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
             limits.waiting_bytes_per_peer >= 2 * limits.frame,
             "must be at least 2 frames",
         ),
+        ("leases.held", 0 <= config.leases.held <= 1 << 20, "must be 0 to 1048576"),
+        ("leases.held_per_peer", config.leases.held_per_peer >= 0, "must not be negative"),
         ("cache.slots", 8 <= keep.slots <= 1 << 28, "must be 8 to 2^28"),
         ("cache.slab_mib", 1 <= keep.slab_mib <= 65536, "must be 1 to 65536"),
         ("cache.quota", 0 < keep.quota <= 1, "must be above 0, at most 1"),
@@ -196,6 +210,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("limits.unread", limits.unread, 1),
         ("limits.deadline", limits.deadline, 1),
         ("limits.longest_deadline", limits.longest_deadline, 1),
+        ("leases.grace", config.leases.grace, 1),
         ("cache.permit", keep.permit, 0),
         ("cache.deny", keep.deny, 0),
         ("cache.clients", keep.clients, 0),
@@ -205,6 +220,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
                 raise ConfigError(f"{name}: `{key}` must be {least}ms to {LONGEST_MS}ms (49 days)")
         except ValueError as error:
             raise ConfigError(f"{name}: `{key}`: {error}") from None
+    if milliseconds(config.leases.grace) > LONGEST_GRACE_MS:
+        raise ConfigError(f"{name}: `leases.grace` must not be above {LONGEST_GRACE_MS // 1000}s")
     if milliseconds(limits.deadline) > milliseconds(limits.longest_deadline):
         raise ConfigError(f"{name}: `limits.deadline` must not be above `limits.longest_deadline`")
     for i, peer in enumerate(config.peers):

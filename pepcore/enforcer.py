@@ -193,7 +193,8 @@ class Enforcer:
                 elif waiter.batch is None:
                     until = waiter.deadline_ns
                     verdict, whole = self.answers.within(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
-                    self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
+                    tags = outcome.tags if isinstance(outcome, Decision) else ()
+                    self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, tags=tags))
                 elif freshness.in_time(waiter.deadline_ns, now):
                     waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
                     self._arrived(waiter.batch, now, wall_ms)

@@ -127,3 +127,5 @@ class Reply(Struct, frozen=True):
     body: bytes = b""
     bodies: list[bytes] | None = None
     explanation: dict[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    """What the PDP named, where one decision is the answer."""

@@ -202,14 +202,17 @@ class Leases:
             lease.gone_ns = now + self.grace_ns
             self._stop_at(lease, lease.gone_ns)
 
-    def stopped(self, now: int) -> None:
-        """Forget those whose holders have stopped by now."""
+    def stopped(self, now: int) -> list[Lease]:
+        """Forget those whose holders have stopped by now; returns the ones that were still held."""
+        were: list[Lease] = []
         while self._stopping and self._stopping[0][0] <= now:
             _, _, lease = heappop(self._stopping)
             if lease.number in self._all:
                 if lease.held:
-                    self.end(lease, lease.revision)
+                    lease.gone_ns = 0  # it is forgotten here, at once
+                    were.append(self.end(lease, lease.revision))
                 self._forget(lease)
+        return were
 
     def untold(self, revision: int) -> int:
         """Holders of leases that ended at this revision or before, and who have not stopped yet as far as we know."""

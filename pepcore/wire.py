@@ -42,6 +42,7 @@ class Op(enum.IntEnum):
     MAP = 10
     BLOCKS = 11
     LEASES = 12
+    PING = 13
 
 
 class Semantic(enum.IntEnum):
@@ -101,6 +102,13 @@ class BlockWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: int = 0
 
 
+class LeasesWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The leases that are held, or only how many holders still have to be told of what was done up to a revision."""
+
+    list: bool = True
+    revision: int = (1 << 63) - 1
+
+
 class Acknowledged(msgspec.Struct, frozen=True):
     """It holds: no question asked after this gets an older answer.
 
@@ -111,6 +119,8 @@ class Acknowledged(msgspec.Struct, frozen=True):
     durable: bool
     held: int
     revision: int
+    before: bool = False
+    """Whether leases of a daemon before this one may still be held: its holders stop within 10 s by themselves."""
     why: str = ""
 
 
@@ -118,6 +128,7 @@ pack = msgspec.msgpack.Encoder(order="sorted").encode
 _hello = msgspec.msgpack.Decoder(Hello).decode
 _revoke = msgspec.msgpack.Decoder(Revoke).decode
 _block = msgspec.msgpack.Decoder(BlockWanted).decode
+_leases = msgspec.msgpack.Decoder(LeasesWanted).decode
 
 
 def read_hello(body: bytes) -> Hello:
@@ -155,6 +166,11 @@ def read_block(body: bytes) -> BlockWanted:
         raise BadRequest("block.until", f"`{wanted.until}` is not a time in Unix milliseconds, or 0")
     _reason("block.reason", wanted.reason)
     return wanted
+
+
+def read_leases(body: bytes) -> LeasesWanted:
+    """Decode a request for leases. Raises BadRequest."""
+    return _strict(_leases, body, "leases")
 
 
 def _tag(field: str, tag: str) -> None:

@@ -125,7 +125,7 @@ cdef class Gate:
                 else:
                     self.fault(&f, 1, "length", f"`{f.length}` is over the limit of {self.frame_limit} bytes")
                 break
-            if f.op == CHECK or f.op == EXPLAIN:
+            if f.op == CHECK or f.op == EXPLAIN or f.op == LEASE:
                 self.check(s, &f, now, wall_ms)
             elif f.op == HELLO:
                 self.greet(s, &f)
@@ -154,7 +154,7 @@ cdef class Gate:
                 raise MemoryError
         return 0
 
-    # ---- check and explain ----
+    # ---- check, explain and lease ----
 
     cdef int check(self, Stream s, const Frame* f, int64_t now, int64_t wall_ms) except -1:
         cdef Py_ssize_t tail = tail_size(f.flags)
@@ -249,14 +249,14 @@ cdef class Gate:
         cdef Tail t
         cdef Py_ssize_t tail
         cdef uint32_t partition = 0
-        cdef uint16_t flags = 0 if f.op == LEASE else f.flags      # a lease is not looked into before it is built
+        cdef uint16_t flags = f.flags
         memset(&t, 0, sizeof(Tail))
         tail = tail_size(flags) if f.op == CHECK_MANY else (0 if flags == 0 else -1)
         if tail < 0:
             return self.fault(f, 3, "flags", f"`{f.flags}` has a flag that does not belong to this op")
         if tail > <Py_ssize_t> f.length:
             return self.fault(f, 3, "length", f"`{f.length}` is less than what the flags announce ({tail})")
-        if f.question != 0 and f.op != LEASE:
+        if f.question != 0:
             return self.fault(f, 3, "question length", "must be 0 for this op")
         if 0 < f.partition <= <uint32_t> s.count:
             partition = s.partitions[f.partition - 1]
@@ -305,4 +305,4 @@ cdef class Gate:
             return self.fault(f, code, "", reason)
         payload = _pack({"reason": reason})
         write_fixed(fixed, False, code, False, 0, 0, 0, len(payload), 0, self.page.boot, self.page.revision)
-        return self.reply(f, CHECK | REPLY, (<const char*> fixed)[:VERDICT] + payload)
+        return self.reply(f, f.op | REPLY, (<const char*> fixed)[:VERDICT] + payload)

@@ -13,9 +13,11 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from ..blocks import Block
+from ..config import LONGEST_GRACE_MS
 from ..core.gate import Ask
 from ..errors import BadRequest, Fault, NotAvailable, Overloaded
-from ..wire import Acknowledged, Op, error, pack, read_block, read_revoke, reply
+from ..leases import Cause
+from ..wire import Acknowledged, Op, error, pack, read_block, read_leases, read_revoke, reply
 from . import clock, logs
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class Administration:
                 self._block(connection, ask, wall_ms)
             elif ask.op == Op.BLOCKS:
                 self._list(connection, ask, wall_ms)
+            elif ask.op == Op.LEASES:
+                self._leases(connection, ask)
+            elif ask.op == Op.END_LEASE:
+                self._service.leasing.end_by_hand(ask)
+                connection.send(reply(ask.op, ask.id, ask.local, b""))
             else:
                 return False
         except Fault as fault:
@@ -50,7 +57,14 @@ class Administration:
     def _revoke(self, connection: Connection, ask: Ask) -> None:
         wanted = read_revoke(ask.rest)
         revocation = self._service.enforcer.revocation
-        revision = revocation.revoke_all() if wanted.all else revocation.revoke(wanted.tags)
+        leases = self._service.leasing.leases
+        if wanted.all:
+            revision = revocation.revoke_all()
+            ended = leases.revoked_all(revision)
+        else:
+            revision = revocation.revoke(wanted.tags)
+            ended = leases.revoked(wanted.tags, revision)
+        self._service.leasing.tell(ended, Cause.REVOKED, wanted.reason)
         self.revokes += 1
         logs.info("revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), revision=revision)
         self._acknowledge(connection, ask, revision)
@@ -67,6 +81,8 @@ class Administration:
                 raise Overloaded("block", "the list of blocks is full: lift some that are no longer needed")
             by = f"uid {connection.peer.uid}"
             revision = revocation.block(Block(wanted.tag, wanted.reason, wall_ms, wanted.until, by))
+            ended = self._service.leasing.leases.blocked(wanted.tag, revision)
+            self._service.leasing.tell(ended, Cause.BLOCKED, wanted.reason)
         self.blocks_set += not wanted.lift
         event = "unblocked" if wanted.lift else "blocked"
         logs.info(event, uid=connection.peer.uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
@@ -82,6 +98,16 @@ class Administration:
                  for b in blocks.active(wall_ms)]  # fmt: skip
         connection.send(reply(ask.op, ask.id, ask.local, pack({"blocks": shown})))
 
+    def _leases(self, connection: Connection, ask: Ask) -> None:
+        wanted, leasing = read_leases(ask.rest), self._service.leasing
+        shown = leasing.shown() if wanted.list else []
+        body = {"before": self._before(), "leases": shown, "untold": leasing.leases.untold(wanted.revision)}
+        connection.send(reply(ask.op, ask.id, ask.local, pack(body)))
+
+    def _before(self) -> bool:
+        """Whether holders of leases of a daemon before this one may not have stopped yet."""
+        return clock.now() < self._service.started_ns + LONGEST_GRACE_MS * 1_000_000
+
     async def _acknowledge_when_kept(self, connection: Connection, ask: Ask, revision: int) -> None:
         why = await self._file.save()
         self._acknowledge(connection, ask, revision, why)
@@ -92,7 +118,8 @@ class Administration:
         if left > 0:
             asyncio.get_running_loop().call_later(left / 1e9, self._acknowledge, connection, ask, revision, why)
             return
-        said = Acknowledged(self._service.page.boot, not why, 0, revision, why)
+        untold = self._service.leasing.leases.untold(revision)
+        said = Acknowledged(self._service.page.boot, not why, untold, revision, self._before(), why)
         connection.send(reply(ask.op, ask.id, ask.local, pack(said)))
 
     def _later(self, work: Coroutine[None, None, None]) -> None:

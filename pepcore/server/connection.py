@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..core.gate import Ask, Stream
 from ..flight import Partition
 from . import logs
+from .leasing import Leaseholder
 from .peer import Peer
 from .replies import Explaining
 from .turn import Turn
@@ -38,7 +39,7 @@ class Connection:
         self.asks: deque[Ask] = deque()
         self.asked_ns = 0
         self.waiting = 0
-        self.explaining = Explaining(self)
+        self.explaining, self.leasing = Explaining(self), Leaseholder(self)
         self.partitions: list[Partition] = []
         self.stream = Stream(self)
         self._sock = sock

@@ -60,12 +60,21 @@ class Requests:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
             connection.waiting -= 1
             service.ready(connection, reply(ask.op, ask.id, ask.local, pack(stats(service))))
-        elif ask.op in (Op.REVOKE, Op.BLOCK, Op.BLOCKS):
+        elif ask.op == Op.LEASE:
+            if service.peers.limited(ask.partition):
+                self._admitted(service.partitions[ask.partition], ask.question)
+            service.leasing.ask(connection, ask, deadline_ns, now, wall_ms)
+        elif ask.op in (Op.END_LEASE, Op.PING):
+            if ask.op == Op.END_LEASE:
+                service.leasing.give_up(connection, ask)
+            connection.waiting -= 1
+            service.ready(connection, reply(ask.op, ask.id, ask.local, b""))
+        elif ask.op in (Op.REVOKE, Op.BLOCK, Op.BLOCKS, Op.LEASES):
             raise Refused("op", f"`{Op(ask.op).name.lower()}` is taken on the administration socket only")
-        elif ask.op in (Op.LEASE, Op.END_LEASE, Op.LEASES, Op.MAP):
+        elif ask.op == Op.MAP:
             raise NotAvailable("op", f"`{Op(ask.op).name.lower()}` is specified but not available yet")
         else:
-            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 12")
+            raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 13")
 
     def _admitted(self, partition: Partition, key: bytes) -> None:
         subject = read_question(key).subject

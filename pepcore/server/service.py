@@ -33,6 +33,7 @@ from .administration import Administration
 from .blockfile import BlockFile
 from .changes import keep_fixed, times
 from .connection import Connection
+from .leasing import Leaseholder, Leasing, Recheck
 from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .peer import Peer, Peers, credentials, other_groups
@@ -80,6 +81,8 @@ class Service:
         self.turns = Turns(Requests(self).take, self.progress)
         self.misses = Misses(self.enforcer, self.turns.served)
         kept = BlockFile(state, self.enforcer.revocation.blocks)
+        grace = milliseconds(config.leases.grace)
+        self.leasing = Leasing(self, grace * 1_000_000, config.leases.held, config.leases.held_per_peer)
         self.administration = Administration(self, kept, taken_ns + 2 * LEASE_NS)
         self._partition_numbers = itertools.count(1)
         self._listener = listener
@@ -130,7 +133,8 @@ class Service:
             if connection.waiting:
                 if not self._gone:
                     asyncio.get_running_loop().call_soon(self._forget_gone)
-                self._gone |= {connection, connection.explaining}
+                self._gone |= {connection, connection.explaining, connection.leasing}
+            self.leasing.gone(connection)
 
     def _forget_gone(self) -> None:
         """Take the requests of those who went out of the enforcer: one look at its flights for all of them."""
@@ -150,6 +154,7 @@ class Service:
         connection.partitions.append(partition)
         limits = self.config.limits
         told = {"depth": limits.depth, "frame": limits.frame, "many": MAX_MANY, "values": limits.values}
+        told["grace"] = milliseconds(self.config.leases.grace)
         shares = hello.page and partition.keeps and self.page_fd >= 0
         if shares:
             connection.give(self.page_fd)
@@ -214,9 +219,13 @@ class Service:
     def _send(self) -> None:
         out, self._ready = self._ready, {}
         for r in self.enforcer.take_replies():
-            to: Connection = r.to.connection if isinstance(r.to, Explaining) else r.to
+            if isinstance(r.to, Recheck):
+                self.leasing.rechecked(r)
+                continue
+            to: Connection = r.to.connection if isinstance(r.to, Explaining | Leaseholder) else r.to
             to.waiting -= 1
-            out.setdefault(to, []).append(frame_of(r))
+            frame = self.leasing.answered(r) if isinstance(r.to, Leaseholder) else frame_of(r)
+            out.setdefault(to, []).append(frame)
         for connection, frames in out.items():
             connection.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
@@ -266,6 +275,7 @@ class Service:
         if old is not None:
             old.close()
         self.loaded = loaded
+        self.leasing.recheck()
         self.idle()
         return ""
 
