@@ -1,11 +1,11 @@
-"""Leases: permits that are held. A session, a stream, a job: they end when their access ends, and their holder is told.
+"""Leases: permits that are held. A session, a stream, a job: they end when access ends, and their holder is told.
 
-Promises: an explicit revoke of a tag ends every lease that carries it, a block every lease whose subject or chain it names;
-a lease is asked about again before its lifetime ends, at once when policies, entities or the wall clock changed, and ends
-where that gives no permit in time. Whoever was to be told counts as holding until he says that he stopped, or until the
-grace has passed after which a holder without a daemon stops by itself.
-Never: reads a clock or a socket; keeps an answer (a lease is always asked of the PDP); ends a lease for a tag that merely
-shares a slot with its own.
+Promises: an explicit revoke of a tag ends every lease that carries it, a block every lease whose subject or chain it
+names; a lease is asked about again before its lifetime ends, at once when policies, entities or the wall clock changed,
+and ends where that gives no permit in time. Whoever was to be told counts as holding until he says that he stopped, or
+until the grace has passed after which a holder without a daemon stops by itself.
+Never: reads a clock or a socket; keeps an answer (a lease is always asked of the PDP); ends a lease for a tag that
+merely shares a slot with its own.
 
 INVARIANT: a lease is in `_all` from its permit until its holder has stopped; in the indexes only while it is held.
 """

@@ -77,6 +77,8 @@ class Welcome(msgspec.Struct, frozen=True):
 
     boot: int
     limits: dict[str, int]
+    now: int
+    """CLOCK_BOOTTIME as this is written."""
     page: bool
     """Whether the page's descriptor comes with this reply."""
     partition: int

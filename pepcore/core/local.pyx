@@ -236,7 +236,9 @@ cdef class Local:
             return 0
         place = self.place(hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c, now)
         e = self.entries + (hash & self.mask) * WAYS + place
-        drop(e)
+        drop(e)                         # may run a finalizer, and that may have changed the page
+        if v.boot != self.page.boot:
+            return 0
         state.visited &= ~(1 << place)
         Py_INCREF(s)
         Py_INCREF(a)

@@ -158,7 +158,8 @@ class Service:
         shares = hello.page and partition.keeps and self.page_fd >= 0
         if shares:
             connection.give(self.page_fd)
-        return partition.number, pack(Welcome(self.page.boot, told, shares, local, self.page.revision, SERVER, 1))
+        welcome = Welcome(self.page.boot, told, clock.now(), shares, local, self.page.revision, SERVER, 1)
+        return partition.number, pack(welcome)
 
     # ---- requests that the gate could not answer ----
 

@@ -30,13 +30,14 @@ class Acknowledgement(NamedTuple):
     """It holds from (boot, revision) on: pass it as `min_revision` to ask for nothing older.
 
     `durable`: it is on disk, as far as it has to be; `why` says what went wrong otherwise. `held`: leases that still
-    have to be told.
+    have to be told; `before`: leases of a daemon before this one may still be held (for 10 s).
     """
 
     boot: int
     revision: int
     durable: bool
     held: int
+    before: bool
     why: str = ""
 
 
@@ -86,6 +87,20 @@ class Administration:
         """The blocks in force: tag, reason, since and until (Unix ms, 0: without end), by. Raises Fault."""
         return list(self._administer(frames.BLOCKS, b"")["blocks"])
 
+    def leases(self) -> list[dict[str, Any]]:
+        """The leases that are held: lease, subject, chain, action, resource, point, uid, since, lost. Raises Fault."""
+        return list(self._administer(frames.LEASES, frames.packed(list=True))["leases"])
+
+    def end_lease(self, lease: int) -> None:
+        """End one lease by its number. Raises Fault, also where it is not held."""
+        self._administer(frames.END_LEASE, lease.to_bytes(8, "little"))
+
+    def untold(self, acknowledged: Acknowledgement) -> int:
+        """How many holders of leases still have to be told of what was acknowledged; one is counted for those of a
+        daemon before this one, while they may still be held. Raises Fault."""
+        told = self._administer(frames.LEASES, frames.packed(list=False, revision=acknowledged.revision))
+        return int(told["untold"]) + bool(told["before"])
+
     def _administer(self, op: int, body: bytes) -> dict[str, Any]:
         path = self._settings.path + ".admin"
         until = time.monotonic() + max(PATIENCE, self._settings.deadline)
@@ -101,7 +116,7 @@ class Administration:
             raise absent(path, error) from None
         if isinstance(reply, Fault):
             raise reply
-        return frames.plain(reply)
+        return frames.plain(reply) if reply else {}
 
 
 def tag_of(entity: EntityLike) -> str:

@@ -55,6 +55,8 @@ class Channel:
         self._greeted = self._blocked = False
         self._passed: list[int] = []
         self._boot = 0
+        self._same_clock = False
+        self._begun = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         self._waiting: dict[int, Waiting] = {}
         self._abandoned: dict[int, frames.Request] = {}
         believe(sock, path)
@@ -86,7 +88,7 @@ class Channel:
     def take_page(self) -> Page | None:
         """The page that came with the welcome, once; None: there is none that can be used."""
         passed, self._passed = self._passed, []
-        if len(passed) == 1 and self._boot:
+        if len(passed) == 1 and self._boot and self._same_clock:
             return mapped(passed[0], self._boot)
         for fd in passed:
             os.close(fd)
@@ -201,6 +203,7 @@ class Channel:
                 raise frames.problem(body)
             welcome = frames.welcome(body)
             limits, self._boot = welcome.limits, welcome.boot
+            self._same_clock = self._begun <= welcome.now <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             self.frame_limit = limits.get("frame", self.frame_limit)
             self.many_limit = max(1, limits.get("many", self.many_limit))
             self._greeted = True

@@ -10,10 +10,11 @@ two processes; imports an event loop.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
@@ -23,6 +24,7 @@ from .administration import Administration
 from .frames import Request
 from .guard import P, R, enforced, guarded
 from .kept import nobody, table, under
+from .leases import Lease, OnEnd
 from .place import absent
 from .pool import Pool
 from .questions import (
@@ -43,7 +45,11 @@ from .questions import (
 from .settings import Settings
 from .stream import Lost, Stream
 
+if TYPE_CHECKING:
+    from .holding import Holder
+
 T = TypeVar("T")
+_making = threading.Lock()
 
 
 def boottime_ns() -> int:
@@ -113,6 +119,7 @@ class Client(Administration):
     ) -> None:
         super().__init__(Settings(path, deadline, point, handles))
         self._pool = Pool()
+        self._holder: Holder | None = None
         self._kept = table(self._miss)
         self.check = self._kept.check
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
@@ -197,6 +204,44 @@ class Client(Administration):
 
         return await to_thread(self.check, **question)
 
+    def lease(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        on_end: OnEnd | None = None,
+    ) -> Lease:
+        """A permit that is held until it is given up, revoked, blocked, or permitted no more. It never raises.
+
+        `bool(lease)` says whether it is held; `on_end(lease)` is called from another thread when it ended.
+        Without a daemon it ends after the grace (1 s unless configured), unless one that is there again permits it.
+        """
+        try:
+            question = canonical(subject, action, resource, context, on_behalf_of)
+            holder = self._holder_of_leases()
+            lease = Lease(holder, question, frames.tail(not_after, None), on_end)
+        except Fault as fault:
+            lease = Lease(None, b"", (0, b""), None)
+            lease.verdict = deny(fault)
+            return lease
+        try:
+            holder.ask(lease, self._until())
+        except Fault as fault:
+            lease.verdict = deny(fault)
+        return lease
+
+    def _holder_of_leases(self) -> Holder:
+        from .holding import Holder  # a thread and what it needs, for those who hold something
+
+        with _making:
+            if self._holder is None or self._holder.elsewhere:
+                self._holder = Holder(self._settings)
+            return self._holder
+
     def stats(self) -> dict[str, Any]:
         """The daemon's counters. Raises Fault."""
         return self._ask(Request(frames.STATS), self._until(), frames.plain)
@@ -222,6 +267,8 @@ class Client(Administration):
         """Close the connections. What is asked afterwards is a deny."""
         self._pool.close()
         self._kept.renew(nobody())
+        if self._holder is not None:
+            self._holder.close()
 
     def __enter__(self) -> Client:
         return self

@@ -19,8 +19,9 @@ from pepcore.version import VERSION
 
 from .questions import boot_and_revision, ends, unix_ms
 
-HELLO, CHECK, CHECK_MANY, REVOKE, BLOCK, STATS, EXPLAIN, BLOCKS = 1, 2, 3, 6, 7, 8, 9, 11
-BARE = frozenset({REVOKE, BLOCK, STATS, BLOCKS})
+HELLO, CHECK, CHECK_MANY, LEASE, END_LEASE, REVOKE, BLOCK, STATS, EXPLAIN = range(1, 10)
+BLOCKS, LEASES, PING = 11, 12, 13
+BARE = frozenset({END_LEASE, REVOKE, BLOCK, STATS, BLOCKS, LEASES, PING})
 """Ops that speak for nobody: partition 0, no tail."""
 REPLY, ERROR = 0x80, 0xFF
 HEADER = struct.Struct("<IIBBHIQ")
@@ -46,6 +47,8 @@ class Welcome(msgspec.Struct, frozen=True):
     partition: int
     revision: int
     version: int
+    now: int = 0
+    """The daemon's CLOCK_BOOTTIME as it wrote this: a client with another clock cannot tell whether the page lives."""
     page: bool = False
 
 
@@ -115,6 +118,20 @@ def body_length(head: bytes | bytearray, op: int, request_id: int, partition: in
     if length > limit:
         raise BadFrame("reply", f"announces {length} bytes, more than the {limit} that are taken")
     return length, got == ERROR
+
+
+def whole(data: bytearray, limit: int) -> tuple[int, int, bytes] | None:
+    """Cut the first whole frame off: op, request id, body; None: it is not whole yet. Raises BadFrame."""
+    if len(data) < HEADER.size:
+        return None
+    length, question, version, op, flags, _, number = HEADER.unpack_from(data)
+    if version != 1 or question or flags or length > limit:
+        raise BadFrame("reply", "has a header that cannot be")
+    if len(data) < HEADER.size + length:
+        return None
+    body = bytes(data[HEADER.size : HEADER.size + length])
+    del data[: HEADER.size + length]
+    return op, number, body
 
 
 def problem(body: bytes) -> Fault:

@@ -23,6 +23,7 @@ from .place import absent, believe
 
 _CHUNK = 65536
 _PASSED = 4
+LONGEST_GRACE_MS = 10_000
 
 
 class Lost(Exception):
@@ -35,6 +36,8 @@ class Stream:
     def __init__(self, path: str, hello: bytes, until: float) -> None:
         self.greeted = False
         self.boot = 0
+        self.grace = 1.0
+        self._same_clock = False
         self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
         self._hello = hello
         self._next = 1
@@ -66,10 +69,20 @@ class Stream:
         self._sock.close()
         self.take_page(0)
 
+    def detach(self) -> socket.socket:
+        """The socket, for somebody who goes on by himself."""
+        self.take_page(0)
+        mine, self._sock = self._sock, socket.socket(socket.AF_UNIX)
+        return mine
+
     def take_page(self, boot: int) -> Page | None:
-        """The page that came with the welcome of this daemon, once; None: there is none that can be used."""
+        """The page that came with the welcome of this daemon, once; None: there is none that can be used.
+
+        Its lease is a time of the daemon's clock: where ours is another one (a time namespace), a dead daemon's page
+        could look alive.
+        """
         passed, self._passed = self._passed, []
-        if len(passed) == 1 and boot:
+        if len(passed) == 1 and boot and self._same_clock:
             return mapped(passed[0], boot)
         for fd in passed:
             os.close(fd)
@@ -84,6 +97,7 @@ class Stream:
         number = self._next
         data = request.frame(number, int((until - time.monotonic()) * 1e6))
         fresh = not self.greeted
+        begun = time.clock_gettime_ns(time.CLOCK_BOOTTIME) if fresh else 0
         whole = self._send(self._hello + data if fresh else data, until)
         if fresh:
             body, failed = self._reply(frames.HELLO, 1, 0, frames.REPLY_LIMIT, until)
@@ -91,6 +105,8 @@ class Stream:
                 raise frames.problem(body)
             told = frames.welcome(body)
             limits, self.boot = told.limits, told.boot
+            self.grace = max(1, min(limits.get("grace", 1000), LONGEST_GRACE_MS)) / 1000
+            self._same_clock = begun <= told.now <= time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             self.frame_limit = limits.get("frame", self.frame_limit)
             self.many_limit = max(1, limits.get("many", self.many_limit))
             self.greeted = True
