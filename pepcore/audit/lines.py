@@ -1,0 +1,90 @@
+"""Files of JSON lines that stand beside the segments: seals and heads.
+
+Promises: a line is read only if writing it again gives the same bytes, so no bit of it is free; a last line without
+its end was never acknowledged, and the writer cuts it.
+Never: grows by half a line: what could not be written and synced whole is taken back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from .disk import Disk
+from .frames import Broken
+
+T = TypeVar("T", bound=msgspec.Struct)
+LONGEST = 65536
+_encode = msgspec.json.Encoder().encode
+
+
+class Lines(Generic[T]):
+    """One such file. It is opened for each use: it grows once a minute or less."""
+
+    def __init__(self, path: Path, kind: type[T]) -> None:
+        self.path = path
+        self._decode = msgspec.json.Decoder(kind).decode
+
+    def read(self) -> tuple[list[tuple[int, T]], Broken | None]:
+        """Each line with its offset, up to the first that is wrong. Raises OSError."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return [], None
+        found: list[tuple[int, T]] = []
+        offset = 0
+        while offset < len(data):
+            stop = data.find(b"\n", offset)
+            if stop < 0:
+                return found, Broken(offset, "the last line has no end")
+            try:
+                found.append((offset, self.parse(data[offset:stop])))
+            except ValueError as error:
+                return found, Broken(offset, str(error))
+            offset = stop + 1
+        return found, None
+
+    def parse(self, line: bytes) -> T:
+        """Raises ValueError for a line that is not exactly as it was written."""
+        try:
+            value = self._decode(line) if len(line) < LONGEST else None
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ValueError(f"the line is not understood: {str(error)[:200]}") from None
+        if value is None or _encode(value) != line:
+            raise ValueError("the line is not as it was written")
+        return value
+
+    def append(self, disk: Disk, value: T) -> None:
+        """Raises OSError; nothing of the line is there then."""
+        fresh = not self.path.exists()
+        file = disk.create(self.path) if fresh else disk.open(self.path)
+        try:
+            size = os.fstat(file).st_size
+            try:
+                disk.write(file, _encode(value) + b"\n", size)
+                disk.sync(file)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    disk.cut(file, size)
+                raise
+        finally:
+            disk.close(file)
+        if fresh:
+            disk.sync_folder(self.path.parent)
+
+    def cut(self, disk: Disk, offset: int) -> None:
+        """Drop everything from this offset on."""
+        file = disk.open(self.path)
+        try:
+            disk.cut(file, offset)
+            disk.sync(file)
+        finally:
+            disk.close(file)
+
+
+def as_line(value: msgspec.Struct) -> str:
+    return _encode(value).decode()

@@ -1,0 +1,124 @@
+"""What a writer finds when it opens a journal, and where it goes on.
+
+Promises: a torn tail of the last segment is cut at the last good entry, and how much that was is told, so that the
+writer records it; whatever else is wrong (a hole in what had been synced, a missing or broken older segment, a seal
+or a head that does not fit, entries gone that a signed head counts) raises Damaged with file, offset and reason, and
+nothing is changed.
+Never: loses an entry that was acknowledged as durable without saying so.
+"""
+
+from __future__ import annotations
+
+import secrets
+from itertools import pairwise
+from pathlib import Path
+
+from msgspec import Struct
+
+from .disk import Disk
+from .frames import Broken, frames, leaf, synced_behind
+from .heads import Head, heads
+from .segments import Damaged, Held, content, lead, numbers, seals, survey, walk
+from .tree import Frontier, Span
+
+
+class Found(Struct, frozen=True):
+    """Where the record ends. `last` is None in a new journal; `cut` is (offset, bytes, why) of a torn tail."""
+
+    journal: bytes
+    last: Held | None
+    end: int
+    tree: Frontier
+    span: Span
+    cut: tuple[int, int, str] | None
+    head: Head | None
+
+
+def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
+    """Test the journal and cut what a crash left half written. Without `whole`, only the last segment is read to its
+    end; the rest is left to `verify`. The caller holds the journal's lock. Raises Damaged, OSError."""
+    for draft in folder.glob(".*.new"):
+        disk.remove(draft)
+    if not numbers(folder):
+        return _fresh(folder, disk)
+    each = survey(folder)
+    sealed = lead(folder, each[0].header)
+    for one, following in pairwise(each) if whole else ():
+        _closed(one, following.header.size)
+    last = each[-1]
+    for one, seal in zip(each[:-1], sealed[each[0].header.segment - 1 :], strict=False):
+        after = each[one.header.segment - each[0].header.segment + 1].header
+        if (seal.size, seal.root) != (after.size, after.root):
+            raise Damaged(seals(folder).path, 0, f"the seal of segment {seal.segment} is not that of its successor")
+    missing = last.header.segment - 1 - len(sealed)
+    if missing > 0:
+        raise Damaged(seals(folder).path, 0, f"the seals of the last {missing} closed segments are missing")
+    data = content(last.path)
+    tree, span = last.header.frontier(), Span(last.header.size)
+    end, cut = last.start, None
+    places, broken = _readable(data, last)
+    for start, stop in places:
+        hash_ = leaf(data[start:stop])
+        tree.append(hash_)
+        span.append(hash_)
+        end = stop
+    if broken is not None:
+        later = synced_behind(data, broken.offset)
+        if later >= 0:
+            reason = f"{broken.reason}, and it was on disk already when the entry at byte {later} was written"
+            raise Damaged(last.path, broken.offset, reason)
+        cut = (end, len(data) - end, broken.reason)
+    head = _last_head(folder, disk, tree, last)
+    if len(sealed) >= last.header.segment:  # it was closed, but its successor was never made
+        offset = seals(folder).read()[0][last.header.segment - 1][0]
+        seals(folder).cut(disk, offset)
+    if cut is not None:
+        file = disk.open(last.path)
+        try:
+            disk.cut(file, end)
+            disk.sync(file)
+        finally:
+            disk.close(file)
+    return Found(last.header.journal, last, end, tree, span, cut, head)
+
+
+def _fresh(folder: Path, disk: Disk) -> Found:
+    for file in (seals(folder).path, heads(folder).path):
+        if file.exists():
+            raise Damaged(file, 0, "it is there, and no segment is: the record was deleted")
+    return Found(secrets.token_bytes(16), None, 0, Frontier(), Span(0), None, None)
+
+
+def _closed(one: Held, until: int) -> None:
+    try:
+        walk(content(one.path), one, until)
+    except Broken as broken:
+        raise Damaged(one.path, broken.offset, broken.reason) from None
+
+
+def _readable(data: bytes, last: Held) -> tuple[list[tuple[int, int]], Broken | None]:
+    found: list[tuple[int, int]] = []
+    try:
+        for place in frames(data, last.start):
+            found.append(place)
+    except Broken as broken:
+        return found, broken
+    return found, None
+
+
+def _last_head(folder: Path, disk: Disk, tree: Frontier, last: Held) -> Head | None:
+    """Raises Damaged where a signed head counts entries that are gone, or names another root for all of them."""
+    file = heads(folder)
+    lines, broken = file.read()
+    if broken is not None:
+        if "no end" not in broken.reason:
+            raise Damaged(file.path, broken.offset, broken.reason)
+        file.cut(disk, broken.offset)
+    if not lines:
+        return None
+    offset, head = lines[-1]
+    if head.size > tree.size:
+        raise Damaged(last.path, last.start, f"{head.size - tree.size} entries are gone that a signed head counts")
+    if head.journal != last.header.journal.hex() or (head.size == tree.size and head.root != tree.root().hex()):
+        raise Damaged(file.path, offset, "the last head is not one of this record")
+    return head
