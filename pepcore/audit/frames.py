@@ -22,10 +22,10 @@ _word = struct.Struct(">I")
 
 
 class Broken(Exception):
-    """No whole entry stands at this offset."""
+    """No whole entry stands at this offset. `short`: what is there may be the beginning of one."""
 
-    def __init__(self, offset: int, reason: str) -> None:
-        self.offset, self.reason = offset, reason
+    def __init__(self, offset: int, reason: str, short: bool = False) -> None:
+        self.offset, self.reason, self.short = offset, reason, short
         super().__init__(f"at byte {offset}: {reason}")
 
 
@@ -45,14 +45,14 @@ def leaf(framed: bytes) -> bytes:
 def end(data: bytes, offset: int) -> int:
     """Where the frame ends that begins here. Raises Broken."""
     if len(data) - offset < HEAD:
-        raise Broken(offset, f"{len(data) - offset} bytes are no entry: it ends within its first {HEAD}")
+        raise Broken(offset, f"{len(data) - offset} bytes are no entry: it ends within its first {HEAD}", True)
     word, check = _words.unpack_from(data, offset)
     length = word & ~SYNCED
     if not 0 < length <= LONGEST:
         raise Broken(offset, f"the length `{length}` is not 1 to {LONGEST}")
     stop = int(offset + HEAD + length)
     if stop > len(data):
-        raise Broken(offset, f"an entry of {length} bytes ends {stop - len(data)} bytes behind the file")
+        raise Broken(offset, f"an entry of {length} bytes ends {stop - len(data)} bytes behind the file", True)
     if crc32(data[offset + HEAD : stop], crc32(data[offset : offset + 4])) != check:
         raise Broken(offset, "the checksum is wrong")
     return stop

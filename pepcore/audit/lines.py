@@ -40,7 +40,7 @@ class Lines(Generic[T]):
         while offset < len(data):
             stop = data.find(b"\n", offset)
             if stop < 0:
-                return found, Broken(offset, "the last line has no end")
+                return found, Broken(offset, "the last line has no end", True)
             try:
                 found.append((offset, self.parse(data[offset:stop])))
             except ValueError as error:

@@ -111,7 +111,7 @@ def _last_head(folder: Path, disk: Disk, tree: Frontier, last: Held) -> Head | N
     file = heads(folder)
     lines, broken = file.read()
     if broken is not None:
-        if "no end" not in broken.reason:
+        if not broken.short:
             raise Damaged(file.path, broken.offset, broken.reason)
         file.cut(disk, broken.offset)
     if not lines:

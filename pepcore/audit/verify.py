@@ -1,0 +1,259 @@
+"""What was changed in a record, and what nobody could tell.
+
+Promises: every byte of segments and seals hangs on the tree, and the tree on the signed heads: an edit, a drop, a
+reorder, a splice before the last head is found without the key, whatever else was made to fit it; with a head that was
+kept elsewhere so is every cut before it, and a record written anew with a stolen key. `limits` says in words what this
+run could not find.
+Never: takes the journal's own word for a key where a trusted one was given; writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from . import entries
+from .frames import HEAD, Broken, frames, leaf
+from .heads import Head, genuine, heads
+from .lines import as_line
+from .segments import Damaged, Held, Seal, content, follow, held, numbers, path_of, seals
+from .tree import Frontier
+
+SETTLE, LOOKS = 0.2, 5
+"""Seconds and times to look again at an entry that may just be written."""
+
+
+class Finding(Struct, frozen=True):
+    file: str
+    offset: int
+    reason: str
+
+
+class Report(Struct):
+    """`first`: index of the oldest entry that is kept. Nothing is wrong if `findings` is empty."""
+
+    size: int = 0
+    root: str = ""
+    first: int = 0
+    segments: int = 0
+    heads: int = 0
+    signed: int = 0
+    """Entries before the last head that is genuine and fits."""
+    key: str = ""
+    findings: list[Finding] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
+
+
+def verify(folder: Path, *, outside: Head | None = None, key: str = "") -> Report:
+    """Test all of it. `outside` is a head kept elsewhere, `key` the id of a key to trust. Raises OSError."""
+    return _Check(folder, outside, key or (outside.key if outside else "")).run()
+
+
+class _Check:
+    def __init__(self, folder: Path, outside: Head | None, key: str) -> None:
+        self.folder, self.outside, self.key = folder, outside, key
+        self.report = Report()
+        self.roots: dict[int, str] = {0: Frontier().root().hex()}
+        """Of the sizes that a head names, and of those between segments."""
+        self.journal = ""
+
+    def find(self, file: Path, offset: int, reason: str) -> None:
+        self.report.findings.append(Finding(str(file), offset, reason))
+
+    def run(self) -> Report:
+        signed = heads(self.folder)
+        lines, broken = signed.read()
+        if broken is not None:
+            self.find(signed.path, broken.offset, broken.reason)
+        wanted = {head.size for _, head in lines} | ({self.outside.size} if self.outside else set())
+        tree = self._segments(wanted)
+        self.report.size, self.report.root = tree.size, tree.root().hex()
+        self._heads(signed.path, lines)
+        if self.outside is not None:
+            self._outside(signed.path, [head for _, head in lines])
+        self._say_limits()
+        return self.report
+
+    def _segments(self, wanted: set[int]) -> Frontier:
+        there = numbers(self.folder)
+        sealed = self._seals()
+        tree = Frontier()
+        if not there:
+            self.find(self.folder, 0, "there are no segments")
+            return tree
+        for number in range(1, there[0]):
+            seal = sealed.get(number)
+            if seal is None:
+                self.find(seals(self.folder).path, 0, f"the seal of segment {number} is missing, and so is the segment")
+                break
+            self._over(tree, seal)
+        self.report.first, self.report.segments = tree.size, len(there)
+        found: dict[int, Held] = {}
+        for number in range(there[0], there[-1] + 1):
+            try:
+                found[number] = held(path_of(self.folder, number), number)
+            except FileNotFoundError:
+                self.find(path_of(self.folder, number), 0, "the file is missing")
+            except Damaged as damaged:
+                self.find(damaged.file, damaged.offset, damaged.reason)
+        for number, each in found.items():
+            following = found.get(number + 1)
+            tree = self._segment(tree, each, following, number == there[-1], wanted)
+            seal = sealed.pop(number, None)
+            if seal is not None and (seal.first, seal.size, seal.root) != (each.header.size, tree.size, tree.root()):
+                self.find(seals(self.folder).path, 0, f"the seal of segment {number} does not fit it")
+            elif seal is not None:
+                self._spans(each, seal)
+            elif number != there[-1]:
+                self.find(seals(self.folder).path, 0, f"the seal of segment {number} is missing")
+        for number in sealed:
+            if number > there[-1]:
+                self.find(path_of(self.folder, number), 0, "the file is missing, and its seal is there")
+        return tree
+
+    def _seals(self) -> dict[int, Seal]:
+        file = seals(self.folder)
+        lines, broken = file.read()
+        if broken is not None:
+            self.find(file.path, broken.offset, broken.reason)
+        for i, (offset, seal) in enumerate(lines):
+            if seal.segment != i + 1:
+                self.find(file.path, offset, f"the seal of segment {i + 1} should stand here")
+        return {seal.segment: seal for _, seal in lines}
+
+    def _over(self, tree: Frontier, seal: Seal) -> None:
+        """Lead the tree over a deleted segment."""
+        try:
+            follow(tree, seal, seals(self.folder).path, 0)
+        except Damaged as damaged:
+            self.find(damaged.file, damaged.offset, f"segment {seal.segment}: {damaged.reason}")
+        self.roots[tree.size] = tree.root().hex()
+
+    def _spans(self, each: Held, seal: Seal) -> None:
+        self._over(each.header.frontier(), seal)
+
+    def _segment(self, tree: Frontier, each: Held, after: Held | None, last: bool, wanted: set[int]) -> Frontier:
+        header = each.header
+        self.journal = self.journal or header.journal.hex()
+        if header.journal.hex() != self.journal:
+            self.find(each.path, 0, "the segment is of another journal")
+        if (header.size, header.root) != (tree.size, tree.root()):
+            self.find(each.path, 0, f"it does not follow: the record before it has {tree.size} entries or another root")
+            tree = header.frontier()  # to find what else is wrong
+        offset = each.start
+        data = content(each.path)
+        for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
+            tree.append(leaf(framed))
+            offset += len(framed)
+            if tree.size in wanted:
+                self.roots[tree.size] = tree.root().hex()
+            if after is not None and tree.size == after.header.size:
+                break
+        self.roots[tree.size] = tree.root().hex()
+        full = after is not None and tree.size == after.header.size
+        if full and offset < len(data) and not _given_up(after, header.segment):
+            self.find(each.path, offset, f"{len(data) - offset} bytes stand behind its last entry")
+        return tree
+
+    def _frames(self, each: Held, data: bytes, last: bool) -> Iterator[bytes]:
+        """Each entry; a writer at work may be about to end the last one."""
+        offset = each.start
+        for look in range(LOOKS):
+            try:
+                for start, offset in frames(data, offset):  # noqa: B020
+                    yield data[start:offset]
+                return
+            except Broken as broken:
+                if not (last and broken.short and look < LOOKS - 1):
+                    self.find(each.path, broken.offset, broken.reason)
+                    return
+                time.sleep(SETTLE)
+                data = content(each.path)
+
+    def _heads(self, path: Path, lines: list[tuple[int, Head]]) -> None:
+        report = self.report
+        before: Head | None = None
+        linked: set[str] = set()
+        for i, (offset, head) in enumerate(lines):
+            wrong = self._wrong(i + 1, head, before)
+            if wrong:
+                self.find(path, offset, wrong)
+            elif head.size in self.roots:
+                report.signed = head.size
+            linked.add(head.key)
+            before = head
+        report.heads = len(lines)
+        report.key = before.key if before else ""
+        if self.key and lines and self.key not in linked:
+            self.find(path, 0, f"no head is signed by the trusted key `{self.key}`, but by `{report.key}`")
+
+    def _wrong(self, number: int, head: Head, before: Head | None) -> str:
+        if head.number != number:
+            return f"head {number} should stand here and not {head.number}"
+        if not genuine(head):
+            return "its signature is wrong"
+        if self.journal and head.journal != self.journal:
+            return "the head is of another journal"
+        if before is not None and head.size < before.size:
+            return f"the record was longer before: {before.size} entries and not {head.size}"
+        if before is not None and head.key != before.key and head.previous != before.public:
+            return f"the key `{head.key}` is new, and the one before it has not signed that"
+        return self._compared(head)
+
+    def _compared(self, head: Head) -> str:
+        """What does not fit between a head and the record."""
+        if head.size > self.report.size:
+            return f"it counts {head.size} entries, and {self.report.size} are there: the end was cut off"
+        if self.roots.get(head.size, head.root) != head.root:
+            return f"the first {head.size} entries are not those that were signed"
+        return ""
+
+    def _outside(self, path: Path, inside: list[Head]) -> None:
+        head = self.outside
+        assert head is not None
+        if not genuine(head):
+            self.find(Path("--head"), 0, "its signature is wrong: it is no head, or was not kept well")
+            return
+        if head.journal != self.journal:
+            self.find(Path("--head"), 0, f"it is of journal `{head.journal}`, and this one is `{self.journal}`")
+            return
+        wrong = self._compared(head)
+        if wrong:
+            self.find(Path("--head"), 0, wrong)
+        if head.number > len(inside):
+            self.find(path, 0, f"head {head.number} was kept elsewhere and is not here: the heads were cut, too")
+        elif as_line(inside[head.number - 1]) != as_line(head):
+            self.find(path, 0, f"head {head.number} is not the one that was kept elsewhere")
+
+    def _say_limits(self) -> None:
+        report, say = self.report, self.report.limits.append
+        if self.outside is None:
+            say("without a head that was kept elsewhere (`--head`), it cannot be found that the newest entries were "
+                "cut off together with their heads, or that all was written anew by who has the key")  # fmt: skip
+        elif self.outside.size not in self.roots:
+            say(f"the head kept elsewhere counts {self.outside.size} entries, and those before {report.first} are no "
+                "longer kept: its root cannot be compared, so keep a newer one")  # fmt: skip
+        if not self.key:
+            say("no key was named (`--key`): heads were tested with the key that they bring, so a record and its heads "
+                "that were written anew with another key look right")  # fmt: skip
+        if report.size > report.signed:
+            say(f"{report.size - report.signed} entries came after the last signed head: whoever can write the "
+                "journal's files can still change or cut these")  # fmt: skip
+
+
+def _given_up(after: Held | None, segment: int) -> bool:
+    """Whether the next segment says that the sync of this one failed: what lies behind its end does not count then."""
+    if after is None:
+        return False
+    data = content(after.path)
+    try:
+        for start, stop in frames(data, after.start):
+            entry = entries.read(data[start + HEAD : stop])
+            if isinstance(entry, entries.Fault) and (entry.what, entry.segment) == ("sync", segment):
+                return True
+    except (Broken, ValueError):
+        pass
+    return False
