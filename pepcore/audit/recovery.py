@@ -68,10 +68,8 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
             reason = f"{broken.reason}, and it was on disk already when the entry at byte {later} was written"
             raise Damaged(last.path, broken.offset, reason)
         cut = (end, len(data) - end, broken.reason)
-    head = _last_head(folder, disk, tree, last)
-    if len(sealed) >= last.header.segment:  # it was closed, but its successor was never made
-        offset = seals(folder).read()[0][last.header.segment - 1][0]
-        seals(folder).cut(disk, offset)
+    head = _last_head(folder, tree, last)
+    _cut_lines(folder, disk, last.header.segment)
     if cut is not None:
         file = disk.open(last.path)
         try:
@@ -106,14 +104,12 @@ def _readable(data: bytes, last: Held) -> tuple[list[tuple[int, int]], Broken | 
     return found, None
 
 
-def _last_head(folder: Path, disk: Disk, tree: Frontier, last: Held) -> Head | None:
+def _last_head(folder: Path, tree: Frontier, last: Held) -> Head | None:
     """Raises Damaged where a signed head counts entries that are gone, or names another root for all of them."""
     file = heads(folder)
     lines, broken = file.read()
-    if broken is not None:
-        if not broken.short:
-            raise Damaged(file.path, broken.offset, broken.reason)
-        file.cut(disk, broken.offset)
+    if broken is not None and not broken.short:
+        raise Damaged(file.path, broken.offset, broken.reason)
     if not lines:
         return None
     offset, head = lines[-1]
@@ -122,3 +118,16 @@ def _last_head(folder: Path, disk: Disk, tree: Frontier, last: Held) -> Head | N
     if head.journal != last.header.journal.hex() or (head.size == tree.size and head.root != tree.root().hex()):
         raise Damaged(file.path, offset, "the last head is not one of this record")
     return head
+
+
+def _cut_lines(folder: Path, disk: Disk, last: int) -> None:
+    """Half a line of seals or heads goes, and the seal of a segment whose successor was never made."""
+    signed, sealed = heads(folder), seals(folder)
+    broken = signed.read()[1]
+    if broken is not None:
+        signed.cut(disk, broken.offset)
+    lines, broken = sealed.read()
+    if len(lines) >= last:
+        sealed.cut(disk, lines[last - 1][0])
+    elif broken is not None:
+        sealed.cut(disk, broken.offset)

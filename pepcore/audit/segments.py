@@ -157,7 +157,7 @@ def lead(folder: Path, first: Header) -> list[Seal]:
     """The seals, after a test that those of deleted segments lead to the first that is there. Raises Damaged."""
     file = seals(folder)
     lines, broken = file.read()
-    if broken is not None:
+    if broken is not None and not broken.short:
         raise Damaged(file.path, broken.offset, broken.reason)
     tree = Frontier()
     for i, (offset, seal) in enumerate(lines):

@@ -58,12 +58,13 @@ def durable(one: Writer, *which: entries.Entry) -> list[Answer]:
     return answers
 
 
-def make(folder: Path, batches: int = 12, of: int = 7, **plan: Any) -> Head:
+def make(folder: Path, batches: int = 13, of: int = 7, **plan: Any) -> Head:
     """A journal of several segments and heads, closed. Return its last head, to be kept elsewhere."""
     settings = {"segment": 2000, "heads_s": 0.0, "key": folder.parent / "keys" / "heads.key"} | plan
     with writer(folder, **settings) as one:
         for batch in range(batches):
             durable(one, *(decision(batch * of + i) for i in range(of)))
+    assert places(last_segment(folder)), "the last segment holds entries"
     return heads(folder).read()[0][-1][1]
 
 
