@@ -21,8 +21,8 @@ from .frames import frame
 from .growing import Growing
 from .heads import Signer
 from .intake import Intake
-from .retention import retire
-from .segments import seals
+from .retention import delete, due
+from .segments import Seal, seals
 from .waiting import Deadlines, Item
 
 if TYPE_CHECKING:
@@ -210,6 +210,7 @@ class Commit:
         self._given_up = False
 
     def _roll(self) -> None:
+        """Close a full segment and begin the next; delete what is kept no longer."""
         old = self._segment
         self._sync()
         if self._given_up:
@@ -217,12 +218,18 @@ class Commit:
         try:
             self._change(old)
             old.close()
-            for seal in retire(self._folder, self._disk, self._plan.retention):
-                entry = entries.Retired(**entries.times(), segment=seal.segment, size=seal.size, root=seal.root)
-                self._write([self._note(entry)])
+            gone = due(self._folder, self._plan.retention)
+            if gone:
+                self._write([self._retired(seal) for seal in gone])
+                self._sync()
+            self._sign()
+            if gone and not self._given_up and self.error is None:
+                delete(self._folder, self._disk, gone)
         except OSError as error:  # the old one goes on growing
             self.error = error
-        self._sign()
+
+    def _retired(self, seal: Seal) -> Item:
+        return self._note(entries.Retired(**entries.times(), segment=seal.segment, size=seal.size, root=seal.root))
 
     def _sign(self) -> None:
         """A head, where there is something new to sign."""

@@ -1,7 +1,8 @@
 """Which segments are kept.
 
 Promises: whole old segments are deleted, oldest first, the growing one never; the seal of each stays, so that the
-tree is still proved over what is left; that it was deleted is itself an entry.
+tree is still proved over what is left. That one is deleted is an entry, which is on disk and signed before the segment
+goes: a segment that somebody else deleted lacks it, and `verify` says so.
 Never: deletes a segment whose seal is not on disk.
 """
 
@@ -24,8 +25,8 @@ class Rules(Struct, frozen=True):
     seconds: int = 0
 
 
-def retire(folder: Path, disk: Disk, rules: Rules) -> list[Seal]:
-    """Delete what the rules no longer keep, and return the seals of it. Raises OSError."""
+def due(folder: Path, rules: Rules) -> list[Seal]:
+    """The seals of the segments that the rules no longer keep, oldest first. Raises OSError."""
     there = numbers(folder)
     abouts = {number: path_of(folder, number).stat() for number in there}
     total = sum(about.st_size for about in abouts.values())
@@ -39,9 +40,13 @@ def retire(folder: Path, disk: Disk, rules: Rules) -> list[Seal]:
         old = rules.seconds and now - about.st_mtime > rules.seconds
         if not (many or large or old) or number not in sealed:
             break
-        disk.remove(path_of(folder, number))
         total -= about.st_size
         gone.append(sealed[number])
-    if gone:
-        disk.sync_folder(folder)
     return gone
+
+
+def delete(folder: Path, disk: Disk, gone: list[Seal]) -> None:
+    """Raises OSError; what is left of them goes the next time."""
+    for seal in gone:
+        disk.remove(path_of(folder, seal.segment))
+    disk.sync_folder(folder)

@@ -9,10 +9,12 @@ Never: takes the journal's own word for a key where a trusted one was given; wri
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct, field
 
 from . import entries
@@ -59,6 +61,8 @@ class _Check:
         self.roots: dict[int, str] = {0: Frontier().root().hex()}
         """Of the sizes that a head names, and of those between segments."""
         self.journal = ""
+        self.retired: dict[int, int] = {}
+        """Segments that the record says were deleted, and the index of the entry that says so."""
 
     def find(self, file: Path, offset: int, reason: str) -> None:
         self.report.findings.append(Finding(str(file), offset, reason))
@@ -72,6 +76,7 @@ class _Check:
         tree = self._segments(wanted)
         self.report.size, self.report.root = tree.size, tree.root().hex()
         self._heads(signed.path, lines)
+        self._deleted()
         if self.outside is not None:
             self._outside(signed.path, [head for _, head in lines])
         self._say_limits()
@@ -146,6 +151,8 @@ class _Check:
         offset = each.start
         data = content(each.path)
         for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
+            if b"retired" in framed:
+                self._retired(framed, tree.size)
             tree.append(leaf(framed))
             offset += len(framed)
             if tree.size in wanted:
@@ -157,6 +164,18 @@ class _Check:
         if full and offset < len(data) and not _given_up(after, header.segment):
             self.find(each.path, offset, f"{len(data) - offset} bytes stand behind its last entry")
         return tree
+
+    def _retired(self, framed: bytes, index: int) -> None:
+        with contextlib.suppress(msgspec.DecodeError):
+            entry = entries.read(framed[HEAD:])
+            if isinstance(entry, entries.Retired):
+                self.retired[entry.segment] = index
+
+    def _deleted(self) -> None:
+        """The newest of the deleted segments must have been deleted by the writer; that of others may be gone, too."""
+        number = min(numbers(self.folder), default=1) - 1
+        if number and self.retired.get(number, self.report.size) >= (self.report.signed or self.report.size):
+            self.find(path_of(self.folder, number), 0, "the file is missing, and no signed entry says that it was due")
 
     def _frames(self, each: Held, data: bytes, last: bool) -> Iterator[bytes]:
         """Each entry; a writer at work may be about to end the last one."""
