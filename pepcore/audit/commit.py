@@ -204,8 +204,9 @@ class Commit:
         """Seal a segment and begin the next. Raises OSError; it can be tried again then."""
         file = seals(self._folder)
         found = file.read()[0]
-        if not found or found[-1][1].segment < old.header.segment:
-            file.append(self._disk, old.seal())
+        if found and found[-1][1].segment == old.header.segment:  # of a try that failed: it may have grown since
+            file.cut(self._disk, found[-1][0])
+        file.append(self._disk, old.seal())
         self._segment = old.successor(self._folder)
         self._given_up = False
 

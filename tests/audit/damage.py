@@ -218,8 +218,27 @@ def move(folder: Path, random_: random.Random) -> bool:
     return True
 
 
+def cut_entries(folder: Path, random_: random.Random) -> bool:
+    """The newest entries go, and the heads that count them stay."""
+    path = last_segment(folder)
+    start = random_.choice(places(path))[0]
+    path.write_bytes(path.read_bytes()[:start])
+    return True
+
+
 RANDOM: list[Damage] = [flip, cut, take_out, put_in, remove, exchange, drop_line, swap_lines]
-CLEVER: list[Damage] = [resign, trail, forge_header, edit_entry, flip_synced, drop_entry, add_entry, reorder, move]
+CLEVER: list[Damage] = [
+    resign,
+    trail,
+    forge_header,
+    edit_entry,
+    flip_synced,
+    drop_entry,
+    add_entry,
+    reorder,
+    move,
+    cut_entries,
+]
 
 
 def cut_with_heads(folder: Path, random_: random.Random) -> bool:
