@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from .page cimport Page
 from .slab cimport Slab
+from .tally cimport Tally
 
 cdef enum:
     WAYS = 8
@@ -15,6 +16,9 @@ cdef struct Slot:
     uint32_t tag                # low half of the hash
     uint32_t head               # first block, NONE: the slot is empty
     uint32_t partition
+    uint32_t served             # hits since the last harvest
+    uint32_t first              # ms of the first and the last of them, from the last harvest on
+    uint32_t last
     uint16_t key                # bytes of the key
     uint16_t payload            # bytes of the encoded answer, after the key in the chain; its stamps come last
     uint16_t owner
@@ -30,6 +34,7 @@ cdef struct Owner:
 cdef struct Table:
     Slot* slots
     uint8_t* hands              # one SIEVE hand a set
+    Tally tally
     Owner* owners
     Slab slab
     uint32_t sets, slot_quota, block_quota, swept
@@ -38,6 +43,7 @@ cdef struct Table:
     uint64_t hits, misses, inserts, evictions, declined
 
 cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize_t size) noexcept nogil
+cdef void served(Table* t, Slot* s, int64_t now) noexcept nogil
 cdef bint stands(Table* t, Slot* s, const uint64_t* words) noexcept nogil
 cdef bint insert(Table* t, const Slot* new, const unsigned char* key, const unsigned char* payload,
                  int64_t now, const uint64_t* words) noexcept nogil

@@ -27,6 +27,7 @@ from .slab cimport (
     BLOCK, NONE, blocks_for, chain_free, chain_read, chain_starts_with, chain_store, slab_close, slab_open,
     spare_blocks,
 )
+from .tally cimport Served, Tally, tally_close, tally_left, tally_ms, tally_open, tally_touch
 
 
 cdef inline uint64_t spread(uint64_t hash, uint32_t partition) noexcept nogil:
@@ -82,7 +83,19 @@ cdef Slot* find(Table* t, uint32_t partition, const unsigned char* key, Py_ssize
     return NULL
 
 
+cdef void served(Table* t, Slot* s, int64_t now) noexcept nogil:
+    """Count a hit for the record."""
+    if t.tally.counting:
+        s.last = tally_ms(&t.tally, now)
+        if s.served == 0:
+            s.first = s.last
+            tally_touch(&t.tally, <uint32_t> ((s - t.slots) // WAYS))
+        s.served += 1
+
+
 cdef void drop(Table* t, Slot* s) noexcept nogil:
+    if s.served:
+        tally_left(&t.tally, s.id, s.partition, s.served, s.first, s.last)
     t.owners[s.owner].slots -= 1
     t.owners[s.owner].blocks -= chain_free(&t.slab, s.head)
     s.head = NONE
@@ -199,7 +212,7 @@ cdef class Cache:
         t.slots = <Slot*> malloc(<size_t> t.sets * WAYS * sizeof(Slot))
         t.hands = <uint8_t*> malloc(t.sets)
         t.owners = <Owner*> calloc(OWNERS, sizeof(Owner))
-        if t.slots == NULL or t.hands == NULL or t.owners == NULL:
+        if not tally_open(&t.tally, t.sets) or t.slots == NULL or t.hands == NULL or t.owners == NULL:
             raise MemoryError
         for i in range(<size_t> t.sets * WAYS):
             t.slots[i].head = NONE
@@ -209,6 +222,7 @@ cdef class Cache:
         free(self.table.slots)
         free(self.table.hands)
         free(self.table.owners)
+        tally_close(&self.table.tally)
         slab_close(&self.table.slab)
 
     def put(self, int owner, unsigned int partition, bytes key not None, bytes payload not None, *, bint permit,
@@ -246,10 +260,44 @@ cdef class Cache:
             return None
         self.table.hits += 1
         s.visited = True
+        served(&self.table, s, now)
         rest = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> s.payload + 2 * s.stamps)
         chain_read(&self.table.slab, s.head, s.key, <uint32_t> s.payload + 2 * <uint32_t> s.stamps,
                    <unsigned char*> <char*> rest)
         return Stored(bool(s.permit), s.id, s.expires, s.revision, rest[:s.payload], rest[s.payload:], bool(s.kept))
+
+    def count_from(self, int64_t now):
+        """Count hits for the record from now on."""
+        self.table.tally.counting, self.table.tally.harvested = True, now
+
+    def harvest(self, int64_t now):
+        """Return what was served since the last harvest, and how many hits could not be told apart.
+
+        A list of (decision id, partition, count, first, last), times in CLOCK_BOOTTIME ns, to the millisecond.
+        """
+        cdef Tally* t = &self.table.tally
+        cdef int64_t since = t.harvested
+        cdef Served* one
+        cdef Slot* s
+        cdef uint32_t i
+        cdef int way
+        for i in range(t.touched_count):
+            t.is_touched[t.touched[i]] = False
+            s = self.table.slots + <size_t> t.touched[i] * WAYS
+            for way in range(WAYS):
+                if s.head != NONE and s.served:
+                    tally_left(t, s.id, s.partition, s.served, s.first, s.last)
+                    s.served = 0
+                s += 1
+        found = []
+        for i in range(t.left_count):
+            one = &t.left[i]
+            first, last = since + one.first * 1000000LL, since + one.last * 1000000LL
+            found.append((one.id, one.partition, one.count, first, last))
+        lost, t.lost = t.lost, 0
+        t.touched_count = t.left_count = 0
+        t.harvested = now
+        return found, lost
 
     def usage(self):
         """Return the counters and what is held."""

@@ -18,7 +18,7 @@ from libc.string cimport memmove, memset
 
 import msgspec
 
-from .cache cimport Cache, Slot, find, stands
+from .cache cimport Cache, Slot, find, served, stands
 from .cursor cimport Buffer, put, reserve
 from .frame cimport (
     CHECK, CHECK_MANY, ERROR, EXPLAIN, HAS_DEADLINE, HAS_MIN_REVISION, HAS_NOT_AFTER, HAS_TRACE, HEADER, HELLO,
@@ -218,6 +218,7 @@ cdef class Gate:
         if not slot.visited:
             slot.visited = True
         self.cache.table.hits += 1
+        served(&self.cache.table, slot, now)
         if 0 <= left_ms < lifetime:
             lifetime = left_ms
         if not reserve(out, HEADER + VERDICT + size):

@@ -1,5 +1,6 @@
 """The cache: whole-key equality, 8 probes, SIEVE in the set, quotas, fixed memory."""
 
+import random
 import struct
 from itertools import count
 from typing import Any
@@ -14,7 +15,7 @@ from tests.model.pep import Cache as Model
 M = (1 << 64) - 1
 
 
-QUIET = Page(7)
+QUIET, MS = Page(7), 10**6
 
 
 def put(cache: Cache, key: bytes, payload: bytes = b"", *, owner: int = 1, partition: int = 1, **rest: Any) -> bool:
@@ -268,3 +269,51 @@ def test_a_flood_below_its_quota_takes_no_set_from_those_who_were_there():
     assert kept > 15_000  # and the flood is served from what it may hold
     assert get(cache, flood[-1], partition=2)
     assert cache.usage()["evictions"] > 10_000
+
+
+def test_what_is_served_is_counted_for_the_record_and_harvested_once():
+    cache = Cache(slots=64, slab=65536, seed=3)
+    for n in range(3):
+        assert put(cache, b"%d" % n, id=n, partition=n, expires=10**12)
+    get(cache, b"0", partition=0)
+    assert cache.harvest(0) == ([], 0), "nothing is counted before it is asked for"
+    cache.count_from(1000 * MS)
+    for ms in (1, 5, 9):
+        get(cache, b"0", partition=0, now=(1000 + ms) * MS)
+    get(cache, b"2", partition=2, now=1007 * MS)
+    found, lost = cache.harvest(2000 * MS)
+    assert sorted(found) == [(0, 0, 3, 1001 * MS, 1009 * MS), (2, 2, 1, 1007 * MS, 1007 * MS)]
+    assert lost == 0
+    assert cache.harvest(3000 * MS) == ([], 0)
+    get(cache, b"2", partition=2, now=3001 * MS)
+    assert cache.harvest(4000 * MS) == ([(2, 2, 1, 3001 * MS, 3001 * MS)], 0)
+
+
+def test_what_an_entry_served_before_it_went_is_harvested_too():
+    cache = Cache(slots=8, slab=65536, seed=3, quota=1.0)
+    cache.count_from(0)
+    assert put(cache, b"k", id=7, expires=10**12)
+    get(cache, b"k", now=MS)
+    assert put(cache, b"k", id=8, expires=10**12)
+    get(cache, b"k", now=2 * MS)
+    found, _ = cache.harvest(10 * MS)
+    assert sorted(found) == [(7, 1, 1, MS, MS), (8, 1, 1, 2 * MS, 2 * MS)]
+
+
+def test_no_hit_is_lost_or_counted_twice_whatever_comes_and_goes():
+    cache, r = Cache(slots=16, slab=4096, seed=3, quota=1.0), random.Random(5)
+    cache.count_from(0)
+    hits, told = 0, 0
+    for now in range(20_000):
+        key = b"%d" % r.randrange(60)
+        if r.random() < 0.6:
+            hits += get(cache, key, now=now) is not None
+        elif r.random() < 0.9:
+            put(cache, key, id=now, expires=now + r.choice((5, 500)), now=now)
+        else:
+            found, lost = cache.harvest(now)
+            told += sum(count for _, _, count, _, _ in found) + lost
+    found, lost = cache.harvest(20_000)
+    told += sum(count for _, _, count, _, _ in found) + lost
+    assert hits > 1000
+    assert told == hits
