@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -105,6 +106,33 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
 
 
+Keeps = Literal["off", "lossy", "buffered", "durable"]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    keep: Keeps = "buffered"
+    """Of points that say nothing else; `durable`: a permit is given only once it is on disk; `off`: no record."""
+    folder: str = ""
+    """Of the journal; empty: `journal` in the state folder."""
+    keys: str = ""
+    """Folder of the keys that sign heads and digest attributes; empty: `keys` in the state folder."""
+    plain: tuple[str, ...] = ()
+    """Attributes whose values are recorded: `context.amount`, `subject.*`, `*`. Of others there are keyed digests."""
+    heads: str = "60s"
+    """Between signed heads."""
+    syslog: bool = False
+    """Send each head to syslog, too."""
+
+    @property
+    def heads_s(self) -> float:
+        return milliseconds(self.heads) / 1000
+
+
+class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    record: Keeps | None = None
+    """As `record.keep`, for this point; not given: that."""
+
+
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule for peers. The first that matches holds; where there are rules, a peer without one is refused."""
 
@@ -129,7 +157,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: Keep = Keep()
     leases: Lasting = Lasting()
     notify: Notify = Notify()
+    record: Record = Record()
+    points: dict[str, Point] = {}
     peers: tuple[Peer, ...] = ()
+
+    def record_of(self, point: str) -> Keeps:
+        """How the decisions of a point are recorded."""
+        named = self.points.get(point, Point()).record
+        return "off" if self.record.keep == "off" else named or self.record.keep
 
 
 def _uid(user: str) -> int:
@@ -211,6 +246,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ("limits.deadline", limits.deadline, 1),
         ("limits.longest_deadline", limits.longest_deadline, 1),
         ("leases.grace", config.leases.grace, 1),
+        ("record.heads", config.record.heads, 1),
         ("cache.permit", keep.permit, 0),
         ("cache.deny", keep.deny, 0),
         ("cache.clients", keep.clients, 0),
@@ -245,5 +281,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
             config.daemon, socket=absolute(config.daemon.socket), state=absolute(config.daemon.state)
         ),
         notify=Notify(absolute(config.notify.file)),
+        record=msgspec.structs.replace(
+            config.record, folder=absolute(config.record.folder), keys=absolute(config.record.keys)
+        ),
         policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
     )

@@ -26,7 +26,7 @@ from .batches import TOO_OLD, Batches
 from .blocks import Blocks
 from .core.cache import Cache
 from .core.page import Page
-from .core.verdict import body
+from .core.verdict import Verdict, body
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
 from .model import Decision
@@ -75,7 +75,9 @@ class Enforcer:
         *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False,
     ) -> None:  # fmt: skip
         """A canonical question that the cache did not answer. `deadline_ns` counts from `now`; -1: the default."""
-        waiter = Waiter(to, request, local, self._until(now, deadline_ns), not_after)
+        waiter = Waiter(
+            to, request, local, self._until(now, deadline_ns), not_after, partition=partition, key=key, asked_ns=now
+        )
         self._wait(partition, key, waiter, now, wall_ms, explain)
 
     def ask_many(
@@ -92,7 +94,9 @@ class Enforcer:
         if blocked is not None:
             items = [blocked if isinstance(item, bytes) else item for item in items]
         until = self._until(now, deadline_ns)
-        batch = Batch(partition, to, request, local, semantic, items, until, not_after, [None] * len(items))
+        batch = Batch(
+            partition, to, request, local, semantic, items, until, not_after, [None] * len(items), asked_ns=now
+        )
         self._advance(batch, now, wall_ms)
 
     def allowed_ns(self, deadline_ns: int) -> int:
@@ -136,7 +140,7 @@ class Enforcer:
         self._waiting.enter(flight, waiter)
         self.answer(flight, denied, now, wall_ms)
 
-    # ---- the host's side: work out, decisions in ----
+    # ---- the host's side ----
 
     @property
     def queued(self) -> bool:
@@ -194,7 +198,7 @@ class Enforcer:
                     until = waiter.deadline_ns
                     verdict, whole = self.answers.within(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
                     tags = outcome.tags if isinstance(outcome, Decision) else ()
-                    self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, tags=tags))
+                    self._reply(waiter, verdict, whole, tags)
                 elif freshness.in_time(waiter.deadline_ns, now):
                     waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
                     self._arrived(waiter.batch, now, wall_ms)
@@ -286,9 +290,10 @@ class Enforcer:
             waiter.batch.outcomes[waiter.index] = whole
             self._arrived(waiter.batch, now, wall_ms)
         else:
-            self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole))
+            self._reply(waiter, verdict, whole)
 
-    # ---- batches ----
+    def _reply(self, waiter: Waiter, verdict: Verdict, whole: bytes, tags: tuple[str, ...] = ()) -> None:
+        self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, tags=tags, asked=waiter))
 
     def _advance(self, batch: Batch, now: int, wall_ms: int) -> None:
         """Ask what is not known, or is known but too old: at most twice. Then answer."""
@@ -296,7 +301,7 @@ class Enforcer:
         if not missing or batch.rounds == 2 or 0 <= batch.not_after <= wall_ms:
             bodies = self._batches.bodies(batch, now, wall_ms)
             self._waiting.let_go(batch)
-            self._replies.append(Reply(batch.to, batch.request, batch.local, bodies=bodies))
+            self._replies.append(Reply(batch.to, batch.request, batch.local, bodies=bodies, asked=batch))
             return
         self._waiting.hold(batch)
         batch.rounds += 1

@@ -42,8 +42,12 @@ class Partition(Struct, frozen=True):
     owner: int
     point: str = ""
     handles: frozenset[str] = frozenset()
+    uid: int = -1
+    gid: int = -1
     keeps: bool = True
     """Whether its clients may keep answers."""
+    record: str = "off"
+    """How its decisions are recorded: off, lossy, buffered, or durable (each is on disk before it is given)."""
 
 
 class Waiter(Struct, eq=False):
@@ -62,6 +66,10 @@ class Waiter(Struct, eq=False):
     """What it waits for; None: nothing any more."""
     timed: bool = False
     """Has its place among the deadlines."""
+    partition: Partition | None = None
+    key: bytes = b""
+    asked_ns: int = 0
+    """Of a request of its own (no batch): what it asked and when, for the record."""
 
 
 class Flight(Struct, eq=False):
@@ -113,6 +121,7 @@ class Batch(Struct, eq=False):
     outcomes: list[bytes | Stored | Said | None]
     missing: int = 0
     rounds: int = 0
+    asked_ns: int = 0
     held: int = 0
     """Bytes that its owner is charged with while it waits."""
 
@@ -129,3 +138,5 @@ class Reply(Struct, frozen=True):
     explanation: dict[str, Any] | None = None
     tags: tuple[str, ...] = ()
     """What the PDP named, where one decision is the answer."""
+    asked: Waiter | Batch | None = None
+    """What was asked, for the record; None: nothing that is recorded."""

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
+from ..audit import entries
 from ..blocks import Block
 from ..config import LONGEST_GRACE_MS
 from ..core.gate import Ask
@@ -67,7 +68,11 @@ class Administration:
         self._service.leasing.tell(ended, Cause.REVOKED, wanted.reason)
         self.revokes += 1
         logs.info("revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), revision=revision)
-        self._acknowledge(connection, ask, revision)
+        entry = entries.Revoke(
+            **entries.times(), uid=connection.peer.uid, tags=wanted.tags, all=wanted.all, revision=revision,
+            reason=wanted.reason,
+        )  # fmt: skip
+        self._later(self._acknowledge_when_kept(connection, ask, revision, entry))
 
     def _block(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_block(ask.rest)
@@ -86,7 +91,13 @@ class Administration:
         self.blocks_set += not wanted.lift
         event = "unblocked" if wanted.lift else "blocked"
         logs.info(event, uid=connection.peer.uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
-        self._later(self._acknowledge_when_kept(connection, ask, revision))
+        uid, until_ns = connection.peer.uid, wanted.until * 1_000_000
+        entry: entries.Entry = entries.Block(
+            **entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason, until_ns=until_ns
+        )
+        if wanted.lift:
+            entry = entries.Unblock(**entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason)
+        self._later(self._acknowledge_when_kept(connection, ask, revision, entry, self._file))
 
     def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         if ask.rest or ask.local:
@@ -108,9 +119,13 @@ class Administration:
         """Whether holders of leases of a daemon before this one may not have stopped yet."""
         return clock.now() < self._service.started_ns + LONGEST_GRACE_MS * 1_000_000
 
-    async def _acknowledge_when_kept(self, connection: Connection, ask: Ask, revision: int) -> None:
-        why = await self._file.save()
-        self._acknowledge(connection, ask, revision, why)
+    async def _acknowledge_when_kept(
+        self, connection: Connection, ask: Ask, revision: int, entry: entries.Entry, file: BlockFile | None = None
+    ) -> None:
+        """The effect is there: now what has to be on disk, then the acknowledgement."""
+        recorded = self._service.recording.on_disk(entry)
+        why = await file.save() if file is not None else ""
+        self._acknowledge(connection, ask, revision, why or await recorded)
 
     def _acknowledge(self, connection: Connection, ask: Ask, revision: int, why: str = "") -> None:
         """Say that it holds, as soon as it holds everywhere on this host."""

@@ -14,6 +14,7 @@ from ..flight import Times
 FIXED = {
     "daemon": ("socket", "state", "watch"),
     "limits": ("frame", "depth", "values"),
+    "record": ("keep", "folder", "keys", "plain", "heads", "syslog"),
     "cache": ("slots", "slab_mib", "quota"),
 }
 

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..audit import entries
 from ..core.gate import Ask
 from ..core.page import SLOT_TIMED
 from ..errors import BadRequest, Overloaded
@@ -85,6 +86,10 @@ class Leasing:
             lease = self.leases.hold(holder, r.request, r.local, partition, key, not_after, wall_ms)
             self._of_owner[partition.owner] = self._of_owner.get(partition.owner, 0) + 1
             self._renew(lease, r, now, wall_ms)
+            self._service.recording.note(
+                entries.LeaseStart, lease=lease.number, decision=r.verdict.number, uid=partition.uid,
+                point=partition.point,
+            )  # fmt: skip
             body = body[:16] + _NUMBER.pack(lease.number) + body[24:]
             self._arm(now)
         return reply(Op.LEASE, r.request, r.local, body)
@@ -118,6 +123,7 @@ class Leasing:
         text = reason.encode("utf-8", "replace")[:1024]
         for lease in ended:
             self._count_down(lease)
+            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=cause.name.lower())
             body = _END.pack(lease.number, boot, lease.revision, cause) + text
             if not lease.gone_ns:
                 frames.setdefault(lease.to.connection, []).append(reply(Op.END_LEASE, lease.request, lease.local, body))
@@ -130,6 +136,7 @@ class Leasing:
         lease = self.leases.given_up(number_in(ask), connection.leasing)
         if lease is not None:
             self._count_down(lease)
+            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause="given up")
 
     def end_by_hand(self, ask: Ask) -> None:
         """An administrator ends one lease. Raises BadRequest where it is not held."""
@@ -178,6 +185,7 @@ class Leasing:
             self.recheck()
         for stopped in self.leases.stopped(now):
             self._count_down(stopped)
+            self._service.recording.note(entries.LeaseEnd, lease=stopped.number, cause="lost")
         while (lease := self.leases.due(now)) is not None:
             left = max(1, min(lease.until_ns - now, RECHECK_NS))
             service.enforcer.ask(

@@ -117,13 +117,18 @@ class Peers:
     """The rules in force, and the numbers given to owners and partitions."""
 
     def __init__(
-        self, rules: tuple[Rule, ...], listener: str, numbers: Iterator[int], owners: dict[int, int] | None = None
+        self,
+        rules: tuple[Rule, ...],
+        listener: str,
+        numbers: Iterator[int],
+        owners: dict[int, int] | None = None,
+        record_of: Callable[[str], str] = lambda point: "off",
     ) -> None:
         """`numbers` and `owners` outlive a change of the rules: a partition's number is never given twice, and an
         owner's stays, since the cache counts by it. Raises ConfigError for a user or group that does not exist."""
         self.rules = [(rule, *rule.ids()) for rule in rules]  # now: a name service may be slow
         self.by_group = any(g is not None for _, _, g in self.rules)
-        self._numbers = numbers
+        self._numbers, self._record_of = numbers, record_of
         self._listener = listener
         self.owners = {} if owners is None else owners
         self.partitions: dict[int, Partition] = {}
@@ -159,7 +164,10 @@ class Peers:
             number = next(self._numbers)
             if number > LAST_PARTITION:
                 raise Overloaded("hello", f"all {LAST_PARTITION} numbers of partitions were given: restart the daemon")
-            partition = Partition(number, peer.owner, hello.point, handles)
+            record = self._record_of(hello.point)
+            partition = Partition(
+                number, peer.owner, hello.point, handles, peer.uid, peer.gid, record != "durable", record
+            )
             found = self._by_key[key] = self._of_owner.setdefault(peer.owner, {})[partition.number] = _Interned(
                 partition, key
             )

@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 
+from ..audit import entries
 from ..config import Config
 from ..errors import ConfigError
 from . import logs, systemd
@@ -44,10 +45,15 @@ class Reloader:
                 why = f"{type(error).__name__}: {error}"
             else:
                 service.reloads += 1
+                service.recording.note(
+                    entries.Reload, ok=True, policies=service.loaded.policies, entities=service.loaded.entities,
+                    revision=service.page.revision,
+                )  # fmt: skip
                 systemd.notify(f"STATUS=serving {service.loaded.policies} policies")
                 logs.info("reloaded", policies=service.loaded.policies, entities=service.loaded.entities)
                 continue
             service.failed_reloads += 1
+            service.recording.note(entries.Reload, ok=False, reason=why)
             logs.error("reload failed, the active policies stay", reason=why)
 
     async def _reload(self) -> None:

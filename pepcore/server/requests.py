@@ -37,7 +37,7 @@ class Requests:
             self._take(connection, ask, deadline_ns, now, wall_ms)
         except Fault as fault:
             connection.waiting -= 1
-            self._service.ready(connection, error(ask.id, ask.local, fault))
+            self._service.outbox.put(connection, error(ask.id, ask.local, fault))
 
     def _take(self, connection: Connection, ask: Ask, deadline_ns: int, now: int, wall_ms: int) -> None:
         service = self._service
@@ -59,7 +59,7 @@ class Requests:
             if not connection.peer.administers:
                 raise Refused("stats", "this peer may not read statistics: the config names who administers")
             connection.waiting -= 1
-            service.ready(connection, reply(ask.op, ask.id, ask.local, pack(stats(service))))
+            service.outbox.put(connection, reply(ask.op, ask.id, ask.local, pack(stats(service))))
         elif ask.op == Op.LEASE:
             if service.peers.limited(ask.partition):
                 self._admitted(service.partitions[ask.partition], ask.question)
@@ -68,7 +68,7 @@ class Requests:
             if ask.op == Op.END_LEASE:
                 service.leasing.give_up(connection, ask)
             connection.waiting -= 1
-            service.ready(connection, reply(ask.op, ask.id, ask.local, b""))
+            service.outbox.put(connection, reply(ask.op, ask.id, ask.local, b""))
         elif ask.op in (Op.REVOKE, Op.BLOCK, Op.BLOCKS, Op.LEASES):
             raise Refused("op", f"`{Op(ask.op).name.lower()}` is taken on the administration socket only")
         elif ask.op == Op.MAP:

@@ -135,6 +135,7 @@ async def serve(
     administrators = Listener(service, place.listen(place.admin), administrators=True)
     accepting = Listener(service, passed or place.listen(place.path))
     service.renewal.start()
+    service.recording.start()
     tasks = [asyncio.create_task(reloader.run())]
     if config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
@@ -157,6 +158,7 @@ async def serve(
     accepting.close()
     await drain(service)
     service.renewal.stop()
+    service.recording.close()
     for task in tasks:
         task.cancel()
     if service.misses.workers is not None:

@@ -33,13 +33,14 @@ from .administration import Administration
 from .blockfile import BlockFile
 from .changes import keep_fixed, times
 from .connection import Connection
-from .leasing import Leaseholder, Leasing, Recheck
+from .leasing import Leasing
 from .misses import AT_ONCE, Misses
 from .notices import Notices
+from .outbox import Outbox
 from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
+from .recording import Recording
 from .renewal import Renewal
-from .replies import Explaining, frame_of
 from .requests import Requests
 from .sharing import make
 from .statistics import SERVER
@@ -86,11 +87,12 @@ class Service:
         self.administration = Administration(self, kept, taken_ns + 2 * LEASE_NS)
         self._partition_numbers = itertools.count(1)
         self._listener = listener
-        self.peers = Peers(config.peers, listener, self._partition_numbers)
+        self.peers = Peers(config.peers, listener, self._partition_numbers, record_of=config.record_of)
+        self.recording = Recording(self, config.record, state)
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
         self._gone: set[object] = set()
-        self._ready: dict[Connection, list[bytes]] = {}
+        self.outbox = Outbox(self)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._releasing = False
@@ -179,10 +181,14 @@ class Service:
         """The short way for a miss that is alone: no flight that others could join, no alarm."""
         if ask.op != Op.CHECK or self.peers.limited(ask.partition):
             return False
-        body = self.misses.at_once(self.partitions[ask.partition], ask, now, wall_ms)
+        partition = self.partitions[ask.partition]
+        if partition.record == "durable":
+            return False
+        body = self.misses.at_once(partition, ask, now, wall_ms)
         if body is None:
             return False
         connection.send(reply(Op.CHECK, ask.id, ask.local, body))
+        self.recording.told(partition, ask.question, body, now, ask.trace or b"")
         return True
 
     # ---- progress ----
@@ -193,7 +199,7 @@ class Service:
         if self.enforcer.releasing and not self._releasing:
             self._releasing = True
             asyncio.get_running_loop().call_soon(self._release)
-        self._send()
+        self.outbox.send()
         self._arm()
 
     def _release(self) -> None:
@@ -212,23 +218,6 @@ class Service:
     def idle(self) -> None:
         """A worker has room again."""
         self.progress(*self.misses.clocks())
-
-    def ready(self, to: Connection, frame: bytes) -> None:
-        """A reply that is sent with the next ones."""
-        self._ready.setdefault(to, []).append(frame)
-
-    def _send(self) -> None:
-        out, self._ready = self._ready, {}
-        for r in self.enforcer.take_replies():
-            if isinstance(r.to, Recheck):
-                self.leasing.rechecked(r)
-                continue
-            to: Connection = r.to.connection if isinstance(r.to, Explaining | Leaseholder) else r.to
-            to.waiting -= 1
-            frame = self.leasing.answered(r) if isinstance(r.to, Leaseholder) else frame_of(r)
-            out.setdefault(to, []).append(frame)
-        for connection, frames in out.items():
-            connection.send(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def _arm(self) -> None:
         due = self.enforcer.next_deadline()
@@ -285,9 +274,9 @@ class Service:
 
         Raises ConfigError, and has changed nothing then, where a user or the file of notices does not exist.
         """
-        changed = config.peers != self.config.peers
+        changed = (config.peers, config.points) != (self.config.peers, self.config.points)
         config, kept = keep_fixed(self.config, config)
-        peers = Peers(config.peers, self._listener, self._partition_numbers, self.peers.owners)
+        peers = Peers(config.peers, self._listener, self._partition_numbers, self.peers.owners, config.record_of)
         self.notices.reopen(config.notify.file)
         if kept:
             logs.warning("a change in the config needs a restart and is ignored until then", keys=kept)

@@ -1,0 +1,250 @@
+"""The record of this daemon: what was decided, by whom asked, and everything that administrators did (DESIGN, D10).
+
+Promises: every reply that carries a verdict, and every hit by count, becomes an entry; it is made after the reply went,
+so that nobody waits for it, except where the point demands that a permit is on disk first: then it goes when the sync
+is done, and becomes a deny where it cannot be. What cannot be written is counted, and the count is written.
+Never: records the value of an attribute that the config does not name as plain; waits for a disk in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..audit import entries
+from ..audit.digest import Recorder
+from ..audit.keys import load_or_make
+from ..audit.writer import Keep, Plan, Writer
+from ..blocks import read_question
+from ..core.verdict import body as body_of
+from ..errors import NAMES, NotAvailable
+from ..flight import Batch, Partition, Reply, Waiter
+from ..model import Obligation
+from ..version import VERSION
+from . import clock, logs
+
+if TYPE_CHECKING:
+    from ..config import Record
+    from .service import Service
+
+PENDING = 65_536
+AT_ONCE = 64
+HARVEST_S = 1.0
+FIXED = 40
+DISCHARGED = frozenset({"window", "rate", "notify"})
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    obligations: tuple[Obligation, ...] = ()
+    policies: tuple[str, ...] = ()
+    reason: str = ""
+
+
+_payload = msgspec.msgpack.Decoder(_Payload).decode
+Told = tuple[Partition, bytes, bytes, int, int, int, bytes]
+"""Partition, canonical question, verdict body, when asked and when told (CLOCK_BOOTTIME), wall ns, trace."""
+
+
+class Recording:
+    """The open journal of a service, or none: `writer` is None where the config says `off`."""
+
+    def __init__(self, service: Service, record: Record, state: Path) -> None:
+        """Raises ConfigError where the journal cannot be opened."""
+        self._service, self._record = service, record
+        self._pending: deque[Told] = deque()
+        self._flushing = False
+        self._harvest: asyncio.TimerHandle | None = None
+        self.writer: Writer | None = None
+        self.dropped = 0
+        if record.keep == "off":
+            return
+        keys = Path(record.keys) if record.keys else state / "keys"
+        folder = Path(record.folder) if record.folder else state / "journal"
+        loop = asyncio.get_running_loop()
+        self.writer = Writer(
+            folder, Plan(key=keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog),
+            deliver=lambda call: _in_loop(loop, call),
+        )  # fmt: skip
+        self._recorder = Recorder(load_or_make(keys / "digests.key", folder), record.plain)
+        service.cache.count_from(clock.now())
+
+    @property
+    def lost(self) -> int:
+        """Entries that are not in the record and should be."""
+        return self.dropped + (self.writer.lost if self.writer is not None else 0)
+
+    # ---- decisions ----
+
+    def keeps(self, partition: Partition) -> bool:
+        """Whether anything of this partition is recorded."""
+        return self.writer is not None and partition.record != "off"
+
+    def told(self, partition: Partition, key: bytes, body: bytes, asked_ns: int, trace: bytes = b"") -> None:
+        """A verdict has been given. Its entry is made when the loop has time for it."""
+        if not self.keeps(partition):
+            return
+        if len(self._pending) >= PENDING:
+            self.dropped += 1
+            return
+        self._pending.append((partition, key, body, asked_ns, clock.now(), clock.wall_ms() * 1_000_000, trace))
+        self._soon()
+
+    def replied(self, r: Reply) -> None:
+        """As `told`, for what the enforcer answered."""
+        asked = r.asked
+        if isinstance(asked, Waiter) and asked.partition is not None:
+            self.told(asked.partition, asked.key, r.body, asked.asked_ns)
+        elif isinstance(asked, Batch) and r.bodies is not None:
+            for item, body in zip(asked.items, r.bodies, strict=False):
+                if isinstance(item, bytes) and not body[2] & 1:  # one from the cache is counted there
+                    self.told(asked.partition, item, body, asked.asked_ns)
+
+    def demanded(self, r: Reply) -> bool:
+        """Whether this reply may only go once its record is on disk."""
+        asked = r.asked
+        partition = getattr(asked, "partition", None)
+        if not isinstance(partition, Partition) or partition.record != "durable" or self.writer is None:
+            return False
+        return any(body[0] for body in ([r.body] if r.bodies is None else r.bodies) if body)
+
+    def before(self, r: Reply, release: Callable[[Reply], None]) -> None:
+        """Release a permit when its record is on disk, or a deny that says why it cannot be."""
+        asked = r.asked
+        assert self.writer is not None, "`demanded` was asked first"
+        assert isinstance(asked, Waiter | Batch), "`demanded` was asked first"
+        partition: Partition = asked.partition  # type: ignore[assignment]
+        if isinstance(asked, Batch):
+            assert r.bodies is not None, "a batch is answered with bodies"
+            found = [(k, b) for k, b in zip(asked.items, r.bodies, strict=False) if isinstance(k, bytes)]
+        else:
+            found = [(asked.key, r.body)]
+        left = len(found)
+        failed = ""
+
+        def done(_index: int, error: OSError | None) -> None:
+            nonlocal left, failed
+            left -= 1
+            if error is not None:
+                failed = error.strerror or str(error)
+            if left == 0:
+                release(self._denied(r, failed) if failed else r)
+
+        now, wall_ns = clock.now(), clock.wall_ms() * 1_000_000
+        for key, body in found:
+            entry = self._entry((partition, key, body, asked.asked_ns, now, wall_ns, b""))
+            if not self.writer.append(entry, Keep.durable, done):
+                done(-1, OSError("the record takes nothing more"))
+
+    def _denied(self, r: Reply, why: str) -> Reply:
+        fault = NotAvailable("record", f"this point's permits must be on record first, and cannot be: {why}")
+        verdict, encoded = self._service.enforcer.settlement.refusal(fault)
+        body = body_of(verdict, encoded, clock.now())
+        bodies = None if r.bodies is None else [body for _ in r.bodies]
+        return msgspec.structs.replace(r, verdict=verdict, body=body if r.bodies is None else b"", bodies=bodies)
+
+    def _entry(self, told: Told) -> entries.Decision:
+        partition, key, body, asked_ns, now, wall_ns, trace = told
+        size = int.from_bytes(body[12:16], "little")
+        content = _payload(body[FIXED : FIXED + size]) if size else _Payload()
+        permit = body[0] == 1
+        return self._recorder.decision(
+            read_question(key), wall_ns=wall_ns, boottime_ns=now, uid=partition.uid, gid=partition.gid,
+            point=partition.point, permit=permit, fault=NAMES.get(body[1], ""), reason=content.reason,
+            policies=content.policies, boot=int.from_bytes(body[24:32], "little"),
+            revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
+            obligations=tuple((o.id, o.type, permit if o.type in DISCHARGED else None) for o in content.obligations),
+            latency_us=(now - asked_ns) // 1000, decision=int.from_bytes(body[16:24], "little"), trace=trace.hex(),
+        )  # fmt: skip
+
+    def _soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self, most: int = AT_ONCE) -> None:
+        """Make the entries of what was told, a slice in each turn of the loop."""
+        self._flushing = False
+        while self._pending and most > 0:
+            most -= 1
+            one = self._pending.popleft()
+            self.write(self._entry(one), Keep(one[0].record if one[0].record != "durable" else "buffered"))
+        if self._pending:
+            self._soon()
+
+    # ---- hits, by count ----
+
+    def start(self) -> None:
+        """Begin to harvest hits; the daemon serves from now on."""
+        if self.writer is not None:
+            self.write(entries.Start(**entries.times(), boot=self._service.page.boot, version=VERSION, pid=os.getpid()))
+            self._harvest = asyncio.get_running_loop().call_later(HARVEST_S, self._harvested)
+
+    def _harvested(self) -> None:
+        self.harvest()
+        self._harvest = asyncio.get_running_loop().call_later(HARVEST_S, self._harvested)
+
+    def harvest(self) -> None:
+        """Write down what the cache has served since the last time."""
+        found, lost = self._service.cache.harvest(clock.now())
+        self.dropped += lost
+        partitions = self._service.partitions
+        for number, partition, count, first, last in found:
+            of = partitions.get(partition)
+            if of is not None and self.keeps(of):
+                self.write(
+                    entries.Hits(
+                        **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first,
+                        last_ns=last,
+                    ),
+                    Keep(of.record if of.record != "durable" else "buffered"),
+                )  # fmt: skip
+
+    # ---- everything else ----
+
+    def write(self, entry: entries.Entry, keep: Keep = Keep.buffered) -> None:
+        """Append an entry that nobody waits for."""
+        if self.writer is not None and not self.writer.append(entry, keep):
+            logs.limited("the record takes no more entries")
+
+    def note(self, kind: type[entries.Rare], **members: Any) -> None:
+        """Append one entry of this kind, with the times of now."""
+        if self.writer is not None:
+            self.write(kind(**entries.times(), **members))
+
+    def on_disk(self, entry: entries.Entry) -> asyncio.Future[str]:
+        """Append an entry; "" once it is on disk, or why it is not."""
+        said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def done(_index: int, error: OSError | None) -> None:
+            if not said.done():
+                said.set_result("" if error is None else error.strerror or str(error))
+
+        if self.writer is None:
+            said.set_result("")
+        elif not self.writer.append(entry, Keep.durable, done):
+            said.set_result("the record takes nothing more")
+        return said
+
+    def close(self) -> None:
+        """Write what is left; the daemon ends."""
+        if self._harvest is not None:
+            self._harvest.cancel()
+        if self.writer is None:
+            return
+        self._flush(PENDING)
+        self.harvest()
+        self.note(entries.Stop, boot=self._service.page.boot)
+        if not self.writer.close():
+            logs.error("the end of the record is not on disk", waiting=self.writer.waiting)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(call)
