@@ -47,7 +47,8 @@ class Revocation:
         if block is None:
             return None
         left = max(1, block.until - wall_ms) if block.until else None
-        return Decision(False, reason=f"blocked: {block.reason}", max_age_ms=left, timed=True)
+        reason = f"blocked: {block.reason}" if block.reason else "blocked"
+        return Decision(False, reason=reason, max_age_ms=left, timed=True)
 
     def explain(self, explanation: dict[str, Any], key: bytes, wall_ms: int) -> None:
         """Say in an explanation what a block makes of it."""

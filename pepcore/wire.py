@@ -162,7 +162,7 @@ def read_block(body: bytes) -> BlockWanted:
     """Decode a block. Raises BadRequest."""
     wanted = _strict(_block, body, "block")
     _tag("block.tag", wanted.tag)
-    if "::" not in wanted.tag:
+    if not wanted.tag.partition("::")[0] or "::" not in wanted.tag:
         raise BadRequest("block.tag", f"`{wanted.tag}` is not a subject: write `Type::id`")
     if not 0 <= wanted.until < 1 << 63:
         raise BadRequest("block.until", f"`{wanted.until}` is not a time in Unix milliseconds, or 0")

@@ -135,6 +135,8 @@ class Hits(Rare, frozen=True, kw_only=True, tag="hits"):
     count: int
     first_ns: int
     last_ns: int
+    in_process: bool = False
+    """Served by the client itself, which counted them: they lie between these times."""
 
 
 class Revoke(Rare, frozen=True, kw_only=True, tag="revoke"):

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint64_t, uint8_t
 from cpython.object cimport PyObject
 
 from .clocks cimport Clocks
+from .counts cimport Counts
 from .page cimport Page
 from .verdict cimport Verdict
 
@@ -33,6 +34,7 @@ cdef class Local:
     cdef uint64_t life          # of the process, as it was when this table began
     cdef Clocks clocks
     cdef readonly Page page
+    cdef Counts counts          # where the daemon fetches hits; None: nobody counts them
     cdef readonly uint64_t hits
     cdef readonly uint64_t misses
     cdef readonly uint64_t evictions

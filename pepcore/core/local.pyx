@@ -26,6 +26,7 @@ from libc.string cimport memset
 from .asked cimport PyDict_GET_SIZE, context_hash, mix, same_context, same_str, str_hash
 from . cimport forks
 from .clocks cimport CLOCK_REALTIME_COARSE, boottime, unix_ms, wall_was_set
+from .counts cimport COUNTED, Counts, counted
 from .page cimport REVISION, TIMED, Page, live, load, untouched
 from .verdict cimport Verdict, cached_copy
 
@@ -184,6 +185,8 @@ cdef class Local:
                 if e.expires <= now or not self.stands(e) or not live(self.page, now):
                     return NULL
                 self.sets[hash & self.mask].visited |= 1 << way
+                if self.counts is not None:
+                    counted(self.counts, (hash & self.mask) * WAYS + way)
                 return e
             e += 1
         return NULL
@@ -240,6 +243,8 @@ cdef class Local:
         if v.boot != self.page.boot:
             return 0
         state.visited &= ~(1 << place)
+        if self.counts is not None:
+            self.counts.put((hash & self.mask) * WAYS + place, v.number)
         Py_INCREF(s)
         Py_INCREF(a)
         Py_INCREF(r)
@@ -271,11 +276,13 @@ cdef class Local:
                 return way
             state.visited &= ~(1 << way)
 
-    def renew(self, Page page not None):
-        """Another life of the counters, as in a forked child: start empty."""
-        self.page, self.life = page, forks.life[0]
+    def renew(self, Page page not None, Counts counts=None):
+        """Another life of the counters, as in a forked child: start empty. Hits are counted in `counts`, if given."""
+        if counts is not None and (self.mask + 1) * WAYS > COUNTED:
+            raise ValueError(f"a table of {(self.mask + 1) * WAYS} slots cannot be counted: {COUNTED} can")
+        self.clear()                    # first: what it counted belongs to the counts it had
+        self.page, self.counts, self.life = page, counts, forks.life[0]
         self.hits = self.misses = self.evictions = 0
-        self.clear()
 
     def clear(self):
         """Let go of everything."""

@@ -67,7 +67,10 @@ class Administration:
             ended = leases.revoked(wanted.tags, revision)
         self._service.leasing.tell(ended, Cause.REVOKED, wanted.reason)
         self.revokes += 1
-        logs.info("revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), revision=revision)
+        logs.info(
+            "revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), reason=wanted.reason,
+            revision=revision,
+        )  # fmt: skip
         entry = entries.Revoke(
             **entries.times(), uid=connection.peer.uid, tags=wanted.tags, all=wanted.all, revision=revision,
             reason=wanted.reason,
@@ -77,6 +80,8 @@ class Administration:
     def _block(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_block(ask.rest)
         revocation = self._service.enforcer.revocation
+        if revocation.blocks.broken:  # saving would put a short list in the place of one that nobody has read
+            raise NotAvailable("block", f"everything is denied: the list cannot be read: {revocation.blocks.broken}")
         if wanted.lift:
             revision = revocation.lift(wanted.tag)
         else:

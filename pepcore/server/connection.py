@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ..core.counts import Counts
 from ..core.gate import Ask, Stream
 from ..flight import Partition
 from . import logs
@@ -41,6 +43,8 @@ class Connection:
         self.waiting = 0
         self.explaining, self.leasing = Explaining(self), Leaseholder(self)
         self.partitions: list[Partition] = []
+        self.counts: Counts | None = None
+        """Where this client counts the hits that it serves by itself, in its first partition."""
         self.stream = Stream(self)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -57,10 +61,19 @@ class Connection:
         self._loop.add_reader(sock, self._turn.readable)
         self._reading = True
 
-    def give(self, fd: int) -> None:
-        """Pass a descriptor with the next replies. They are all that is sent: a hello comes before anything waits."""
-        if not self._queued:
-            self._turn.passed = fd
+    def give(self, page: int, counts: int) -> None:
+        """Pass descriptors with the next replies, and close that of the counts (-1: none).
+
+        These replies are all that is sent then: a hello comes before anything waits.
+        """
+        turn = self._turn
+
+        def given() -> None:
+            turn.given, turn.passed_too = None, -1
+            if counts >= 0:
+                os.close(counts)
+
+        turn.passed, turn.passed_too, turn.given = page, counts, given
 
     # ---- reading ----
 

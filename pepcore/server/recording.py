@@ -24,14 +24,16 @@ from ..audit.keys import load_or_make
 from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
-from ..errors import NAMES, NotAvailable
+from ..errors import NAMES, NotAvailable, Overloaded
 from ..flight import Batch, Partition, Reply, Waiter
 from ..model import Obligation
 from ..version import VERSION
 from . import clock, logs
+from .sharing import make_counts
 
 if TYPE_CHECKING:
     from ..config import Record
+    from .connection import Connection
     from .service import Service
 
 PENDING = 65_536
@@ -60,6 +62,7 @@ class Recording:
         self._service, self._record = service, record
         self._pending: deque[Told] = deque()
         self._flushing = False
+        self._counting: dict[Connection, Partition] = {}
         self._harvest: asyncio.TimerHandle | None = None
         self.writer: Writer | None = None
         self.dropped = 0
@@ -192,6 +195,8 @@ class Recording:
 
     def harvest(self) -> None:
         """Write down what the cache has served since the last time."""
+        for connection, of_client in list(self._counting.items()):
+            self._fetch(connection, of_client)
         found, lost = self._service.cache.harvest(clock.now())
         self.dropped += lost
         partitions = self._service.partitions
@@ -205,6 +210,40 @@ class Recording:
                     ),
                     Keep(of.record if of.record != "durable" else "buffered"),
                 )  # fmt: skip
+
+    def counts_for(self, connection: Connection, partition: Partition) -> int:
+        """A descriptor of memory in which this client counts its own hits; -1: not recorded, or counted already.
+
+        Raises Overloaded where there is none to be had: a client that cannot count keeps nothing.
+        """
+        if not self.keeps(partition) or connection.counts is not None:
+            return -1
+        try:
+            connection.counts, fd = make_counts(self._service.page.boot)
+        except OSError as error:
+            raise Overloaded("hello", f"no memory to count hits in: {error.strerror}") from None
+        self._counting[connection] = partition
+        return fd
+
+    def gone(self, connection: Connection) -> None:
+        """A client has gone, however: what it had counted is fetched once more."""
+        partition = self._counting.pop(connection, None)
+        if partition is not None:
+            self._fetch(connection, partition)
+
+    def _fetch(self, connection: Connection, partition: Partition) -> None:
+        assert connection.counts is not None, "only who counts is listed"
+        found, lost = connection.counts.harvest()
+        self.dropped += lost
+        now = clock.now()
+        for number, count in found:
+            self.write(
+                entries.Hits(
+                    **entries.times(), decision=number, uid=partition.uid, point=partition.point, count=count,
+                    first_ns=now - int(HARVEST_S * 1e9), last_ns=now, in_process=True,
+                ),
+                Keep(partition.record),
+            )  # fmt: skip
 
     # ---- everything else ----
 

@@ -137,6 +137,7 @@ class Service:
                     asyncio.get_running_loop().call_soon(self._forget_gone)
                 self._gone |= {connection, connection.explaining, connection.leasing}
             self.leasing.gone(connection)
+            self.recording.gone(connection)
 
     def _forget_gone(self) -> None:
         """Take the requests of those who went out of the enforcer: one look at its flights for all of them."""
@@ -159,7 +160,7 @@ class Service:
         told["grace"] = milliseconds(self.config.leases.grace)
         shares = hello.page and partition.keeps and self.page_fd >= 0
         if shares:
-            connection.give(self.page_fd)
+            connection.give(self.page_fd, self.recording.counts_for(connection, partition))
         welcome = Welcome(self.page.boot, told, clock.now(), shares, local, self.page.revision, SERVER, 1)
         return partition.number, pack(welcome)
 

@@ -12,9 +12,11 @@ import mmap
 import os
 import secrets
 
+from ..core.counts import COUNTS_BYTES, Counts
 from ..core.page import PAGE_BYTES, Page
 
 F_SEAL_FUTURE_WRITE = 0x10  # fcntl has it from Python 3.13 on
+SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -32,3 +34,19 @@ def make() -> tuple[Page, int, str]:
             os.close(fd)
         return Page(boot, seed=seed), -1, error.strerror or str(error)
     return Page(boot, memory, seed=seed), fd, ""
+
+
+def make_counts(boot: int) -> tuple[Counts, int]:
+    """Memory in which a client counts the hits that it serves by itself, and a descriptor to close. Raises OSError.
+
+    Its size is sealed: a client that cuts it cannot hurt whoever harvests it.
+    """
+    fd = os.memfd_create("pepcore-hits", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, COUNTS_BYTES)
+        memory = mmap.mmap(fd, COUNTS_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SIZE_SEALS)
+        return Counts(memory, boot, made=True), fd
+    except BaseException:
+        os.close(fd)
+        raise

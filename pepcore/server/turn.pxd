@@ -19,7 +19,8 @@ cdef class Turn:
     cdef Share share
     cdef object rest, later, ended
     cdef int fd, owner
-    cdef public int passed
+    cdef public int passed, passed_too
+    cdef public object given
     cdef bint partial               # the stream held half a frame after the last read
     cdef int turn(self, Py_ssize_t size) except -1
     cdef int take(self, Py_ssize_t size, int64_t now) except -1

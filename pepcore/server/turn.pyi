@@ -15,6 +15,8 @@ class Share:
 
 class Turn:
     passed: int
+    passed_too: int
+    given: Callable[[], None] | None
     def __new__(
         cls,
         fd: int,

@@ -23,21 +23,23 @@ cdef extern from *:
     """
     #include <string.h>
     #include <sys/socket.h>
-    /* As send(), with a descriptor that the peer finds beside the first byte. */
-    static ssize_t pep_send_with(int fd, const void* data, size_t size, int flags, int passed) {
-        char room[CMSG_SPACE(sizeof(int))] = {0};
+    /* As send(), with one or two descriptors that the peer finds beside the first byte. */
+    static ssize_t pep_send_with(int fd, const void* data, size_t size, int flags, int first, int second) {
+        int passed[2] = {first, second};
+        size_t bytes = second < 0 ? sizeof(int) : 2 * sizeof(int);
+        char room[CMSG_SPACE(2 * sizeof(int))] = {0};
         struct iovec part = {(void*)data, size};
         struct msghdr message = {0};
         struct cmsghdr* head;
         message.msg_iov = &part, message.msg_iovlen = 1;
-        message.msg_control = room, message.msg_controllen = sizeof room;
+        message.msg_control = room, message.msg_controllen = CMSG_SPACE(bytes);
         head = CMSG_FIRSTHDR(&message);
-        head->cmsg_level = SOL_SOCKET, head->cmsg_type = SCM_RIGHTS, head->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(head), &passed, sizeof passed);
+        head->cmsg_level = SOL_SOCKET, head->cmsg_type = SCM_RIGHTS, head->cmsg_len = CMSG_LEN(bytes);
+        memcpy(CMSG_DATA(head), passed, bytes);
         return sendmsg(fd, &message, flags);
     }
     """
-    Py_ssize_t send_with "pep_send_with"(int, const void*, size_t, int, int) nogil
+    Py_ssize_t send_with "pep_send_with"(int, const void*, size_t, int, int, int) nogil
 
 cdef enum:
     READ = 65536                # bytes that one turn of the loop takes from a peer: a few hundred questions
@@ -79,14 +81,15 @@ cdef class Turn:
 
     `rest(now, wall_ms, progress, unsent)` takes over where the hit path ends; `unsent` are bytes that the kernel did not
     take. `later()` is called where the owner's share is used up, `ended(error)` when the peer has closed, the socket
-    failed (None), or an error was not expected. `passed` is a descriptor that goes with the next replies, once; -1: none.
+    failed (None), or an error was not expected. `passed` and `passed_too`
+    are descriptors that go with the next replies, once (-1: none); then `given()` is called.
     """
 
     def __cinit__(self, int fd, Gate gate not None, Stream stream not None, Served served not None,
                   Share share not None, int owner, rest, later, ended):
         self.fd, self.gate, self.stream, self.served, self.owner = fd, gate, stream, served, owner
         self.share, self.rest, self.later, self.ended = share, rest, later, ended
-        self.passed = -1
+        self.passed = self.passed_too = -1
 
     def close(self):
         """The connection is gone: call it no more, and do not hold it, which holds this turn."""
@@ -131,8 +134,10 @@ cdef class Turn:
             if self.passed < 0:
                 sent = send(self.fd, self.gate.out.data, out, MSG_DONTWAIT | MSG_NOSIGNAL)
             else:
-                sent = send_with(self.fd, self.gate.out.data, out, MSG_DONTWAIT | MSG_NOSIGNAL, self.passed)
+                sent = send_with(self.fd, self.gate.out.data, out, MSG_DONTWAIT | MSG_NOSIGNAL, self.passed,
+                                 self.passed_too)
                 self.passed = -1
+                self.given()
             if sent < 0:
                 sent = 0        # full or broken: whoever sends the rest finds out
         if sent < out or s.asks or s.more or s.lost or s.rest.size > 0 or self.partial:

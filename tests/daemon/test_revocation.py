@@ -158,8 +158,10 @@ def test_a_block_survives_kill_9_and_a_damaged_list_denies_everything(serve, mak
     verdict = client.check("User::bob", "read", "Document::1")
     assert not verdict
     assert "the list of blocks cannot be read" in verdict.reason
-    with pytest.raises(NotAvailable):
-        client.blocks()
+    for call in (client.blocks, lambda: client.block("User::cay"), lambda: client.unblock("User::ann")):
+        with pytest.raises(NotAvailable, match="everything is denied"):
+            call()
+    assert json.loads(kept.read_bytes() + b'"}]}'[-3:])["blocks"], "what could not be read is left as it was"
     daemon.stop()
     kept.unlink()
     daemon.ready()
@@ -192,6 +194,7 @@ def test_a_revoke_that_names_nothing_or_too_much_is_refused(serve, what: dict[st
     ("subject", "options"),
     [
         ("nobody", {}),
+        ("::x", {}),
         ("", {}),
         ("User::ann", {"for_": 0}),
         ("User::ann", {"for_": True}),

@@ -130,7 +130,7 @@ def tag_of(entity: EntityLike) -> str:
             found = f"{entity['type']}::{entity['id']}"
         except (KeyError, TypeError):
             raise BadRequest("subject", "is neither `Type::id`, an Entity, nor a dict with `type` and `id`") from None
-    if "::" not in found:
+    if not found.partition("::")[0] or "::" not in found:
         raise BadRequest("subject", f"`{found}` is not an entity: write `Type::id`")
     return found
 

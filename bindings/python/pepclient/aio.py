@@ -15,6 +15,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -61,6 +62,7 @@ class AsyncClient:
         self._settings = Settings(path, deadline, point, handles)
         self._channel: Channel | None = None
         self._kept = table(None)
+        self._sharing: Channel | None = None
         self._administration = Administration(self._settings)
         self._closed = False
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
@@ -258,7 +260,7 @@ class AsyncClient:
             sock.close()  # another task was faster while the backlog was full
             return channel, channel.answered
         try:
-            self._channel = channel = Channel(sock, self._settings.path, self._settings.hello)
+            self._channel = channel = Channel(sock, self._settings.path, self._settings.hello_for_page)
         except BaseException:
             sock.close()
             raise
@@ -267,7 +269,10 @@ class AsyncClient:
     async def _exchange(self, channel: Channel, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
         reply = await channel.ask(request, until)
         self._frame_limit, self._many_limit = channel.frame_limit, channel.many_limit
-        under(self._kept, channel.take_page())
+        if (found := channel.take_shared()) is not None:
+            channel.on_close = partial(self._closed_with, channel)
+            self._sharing = channel
+            under(self._kept, found)
         if isinstance(reply, Fault):
             raise reply
         try:
@@ -275,6 +280,12 @@ class AsyncClient:
         except Fault:
             channel.broken()
             raise
+
+    def _closed_with(self, channel: Channel) -> None:
+        """What is kept hangs on the connection over which the daemon shares its page."""
+        if self._sharing is channel:
+            self._sharing = None
+            self._kept.renew(nobody())
 
     def _forked(self) -> None:
         if self._channel is not None:

@@ -14,13 +14,13 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
-from pepcore.core.page import Page
 from pepcore.errors import BadFrame, DeadlinePassed, Fault, Overloaded, Unreachable
 
 from . import frames
-from .mapped import mapped
+from .mapped import Shared, shared
 from .place import absent, believe
 from .stream import Lost
 
@@ -54,6 +54,7 @@ class Channel:
         self._next, self._sent, self._queued = 1, 0, len(hello)
         self._greeted = self._blocked = False
         self._passed: list[int] = []
+        self.on_close: Callable[[], None] | None = None
         self._boot = 0
         self._same_clock = False
         self._begun = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -85,14 +86,10 @@ class Channel:
             if self._waiting.pop(number, None) is not None:
                 self._abandon(number, request)
 
-    def take_page(self) -> Page | None:
-        """The page that came with the welcome, once; None: there is none that can be used."""
+    def take_shared(self) -> Shared | None:
+        """What came with the welcome, once; None: answers are not kept. See `Stream.take_shared`."""
         passed, self._passed = self._passed, []
-        if len(passed) == 1 and self._boot and self._same_clock:
-            return mapped(passed[0], self._boot)
-        for fd in passed:
-            os.close(fd)
-        return None
+        return shared(passed, self._boot if self._same_clock else 0)
 
     def _late(self, number: int) -> None:
         asked = self._waiting.get(number)
@@ -242,7 +239,9 @@ class Channel:
         """Close the socket; requests that wait for it end by their deadlines."""
         self.retired = True
         self._boot = 0
-        self.take_page()
+        self.take_shared()
+        if self.on_close is not None:
+            self.on_close()
         if self._sock.fileno() >= 0:
             if not self.loop.is_closed():
                 self.loop.remove_reader(self._sock)
@@ -253,7 +252,9 @@ class Channel:
         """In a forked child: close our copy of the socket and leave the loop, which the parent still uses, alone."""
         self.retired = True
         self._boot = 0
-        self.take_page()
+        self.take_shared()
+        if self.on_close is not None:
+            self.on_close()
         if self._sock.fileno() >= 0:
             os.close(self._sock.detach())
 

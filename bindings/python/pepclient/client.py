@@ -25,6 +25,7 @@ from .frames import Request
 from .guard import P, R, enforced, guarded
 from .kept import nobody, table, under
 from .leases import Lease, OnEnd
+from .mapped import Shared
 from .place import absent
 from .pool import Pool
 from .questions import (
@@ -121,6 +122,7 @@ class Client(Administration):
         self._pool = Pool()
         self._holder: Holder | None = None
         self._kept = table(self._miss)
+        self._sharing: Stream | None = None
         self.check = self._kept.check
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
 
@@ -293,7 +295,8 @@ class Client(Administration):
                     self._pool.clear()
             if self._pool.closed:
                 raise Unreachable("", "this client was closed")
-            stream = Stream(self._settings.path, self._settings.hello, until)
+            hello = self._settings.hello_for_page if self._sharing is None else self._settings.hello
+            stream = Stream(self._settings.path, hello, until)
             self._pool.opened(stream)
             return self._exchange(stream, request, until, parse)
         except Lost as lost:
@@ -302,6 +305,17 @@ class Client(Administration):
             raise absent(self._settings.path, error) from None
         except (MemoryError, RecursionError) as error:
             raise Unreachable("", f"the reply cannot be read: {error!r}") from None
+
+    def _share(self, stream: Stream, found: Shared) -> None:
+        """Keep answers under this page as long as this connection lasts."""
+
+        def closed() -> None:
+            if self._sharing is stream:
+                self._sharing = None
+                self._kept.renew(nobody())
+
+        self._sharing, stream.on_close = stream, closed
+        under(self._kept, found)
 
     def _exchange(self, stream: Stream, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
         try:
@@ -313,7 +327,8 @@ class Client(Administration):
         finally:
             if stream.greeted:  # also by one that hung up then, as over a frame that it does not take
                 self._frame_limit, self._many_limit = stream.frame_limit, stream.many_limit
-                under(self._kept, stream.take_page(stream.boot))
+                if (found := stream.take_shared()) is not None:
+                    self._share(stream, found)
         self._pool.give(stream)
         if isinstance(result, Fault):
             raise result

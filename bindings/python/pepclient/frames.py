@@ -90,9 +90,9 @@ class Request(NamedTuple):
         return len(self.question) + _DEADLINE_SIZE + len(self.tail) + len(self.rest)
 
 
-def hello(point: str, handles: tuple[str, ...]) -> bytes:
-    """The first frame of a connection. Its request id is 1, it makes partition 1."""
-    body = _pack({"client": CLIENT, "handles": handles, "page": True, "point": point, "versions": (1,)})
+def hello(point: str, handles: tuple[str, ...], page: bool) -> bytes:
+    """The first frame of a connection. Its request id is 1, it makes partition 1. `page`: it wants to keep answers."""
+    body = _pack({"client": CLIENT, "handles": handles, "page": page, "point": point, "versions": (1,)})
     return header(HELLO, 1, len(body)) + body
 
 

@@ -17,6 +17,8 @@ from pepcore.core.local import Local
 from pepcore.core.page import Page
 from pepcore.core.verdict import Verdict
 
+from .mapped import Shared
+
 SLOTS = 8192
 
 
@@ -32,10 +34,10 @@ def table(miss: Callable[..., Verdict] | None) -> Local:
     return made
 
 
-def under(kept: Local, page: Page | None) -> None:
-    """A daemon has sent its page: what was kept under another one is dropped."""
-    if page is not None and page.boot != kept.page.boot:
-        kept.renew(page)
+def under(kept: Local, shared: Shared | None) -> None:
+    """A daemon has shared its page: what was kept under another one is dropped."""
+    if shared is not None:
+        kept.renew(*shared)
 
 
 def _no_miss(*question: Any) -> Verdict:

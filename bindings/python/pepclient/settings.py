@@ -29,7 +29,7 @@ class Settings:
         self.path, self.deadline = _path(path), _seconds(deadline)
         kinds = handled(handles)
         self.handles = frozenset(kinds)
-        self.hello = frames.hello(_point(point), kinds)
+        self.hello, self.hello_for_page = (frames.hello(_point(point), kinds, page) for page in (False, True))
 
 
 def _path(path: Any) -> str:

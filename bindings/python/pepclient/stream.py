@@ -9,16 +9,15 @@ Never: stores more than the request's bound; is used again after it raised (the 
 from __future__ import annotations
 
 import math
-import os
 import select
 import socket
 import time
+from collections.abc import Callable
 
-from pepcore.core.page import Page
 from pepcore.errors import BadFrame, DeadlinePassed, Fault
 
 from . import frames
-from .mapped import mapped
+from .mapped import Shared, shared
 from .place import absent, believe
 
 _CHUNK = 65536
@@ -37,6 +36,8 @@ class Stream:
         self.greeted = False
         self.boot = 0
         self.grace = 1.0
+        self.on_close: Callable[[], None] | None = None
+        """Of who keeps what came with the welcome: the daemon fetches the counts of its hits as long as this lasts."""
         self._same_clock = False
         self.frame_limit, self.many_limit = frames.FRAME_LIMIT, frames.MANY
         self._hello = hello
@@ -67,26 +68,26 @@ class Stream:
 
     def close(self) -> None:
         self._sock.close()
-        self.take_page(0)
+        self.boot = 0
+        self.take_shared()
+        if self.on_close is not None:
+            self.on_close()
 
     def detach(self) -> socket.socket:
         """The socket, for somebody who goes on by himself."""
-        self.take_page(0)
+        self.boot = 0
+        self.take_shared()
         mine, self._sock = self._sock, socket.socket(socket.AF_UNIX)
         return mine
 
-    def take_page(self, boot: int) -> Page | None:
-        """The page that came with the welcome of this daemon, once; None: there is none that can be used.
+    def take_shared(self) -> Shared | None:
+        """What came with the welcome, once; None: answers are not kept.
 
-        Its lease is a time of the daemon's clock: where ours is another one (a time namespace), a dead daemon's page
-        could look alive.
+        The page's lease is a time of the daemon's clock: where ours is another one (a time namespace), a dead daemon's
+        page could look alive.
         """
         passed, self._passed = self._passed, []
-        if len(passed) == 1 and boot and self._same_clock:
-            return mapped(passed[0], boot)
-        for fd in passed:
-            os.close(fd)
-        return None
+        return shared(passed, self.boot if self._same_clock else 0)
 
     def exchange(self, request: frames.Request, until: float) -> bytes | Fault:
         """Send a request, return the body of its reply, or the fault in an error frame.
