@@ -71,7 +71,8 @@ def _show(answer: dict[str, Any]) -> None:
         say(plain(f"      {policy.get('meaning', '')}"))
     say("")
     if answer.get("permit") is True and not permit:
-        say("policies    permit, and an obligation makes it a deny")
+        blocked = str(answer["lifetime"]["why"]).startswith("a block ")  # the daemon's own words, no policy's
+        say(f"policies    permit, and {'a block' if blocked else 'an obligation'} makes it a deny")
     for duty in answer.get("obligations", ()):
         say(plain(f"obligation  {duty['type']} {as_json(duty['properties'])}"))
     say(plain(f"lifetime    {duration(answer['lifetime']['ms'])}: {answer['lifetime']['why']}"))
