@@ -21,6 +21,10 @@ COMMANDS = {
     "serve": "run the daemon",
     "check": "ask one question, or many as JSON lines",
     "explain": "tell why a question is decided as it is",
+    "revoke": "end cached answers about a subject, a resource or a tag, everywhere on this host",
+    "block": "deny a subject at once, whatever the policies say",
+    "unblock": "lift a block",
+    "blocks": "list who is blocked, why, and how long",
     "policies": "check a policy set before it goes live",
     "stats": "show what a running daemon has counted",
     "audit": "read, search, test and export the record of decisions",
@@ -42,6 +46,7 @@ start here
   pepcore demo
   pepcore serve --policies ./policies --entities entities.json
   pepcore check User::alice read Document::roadmap && cat roadmap
+  pepcore block Agent::helpdesk --for 30m --reason "ticket 4711"
   pepcore check -- "$subject" read "$document"   # words that come from elsewhere go behind `--`
 
 {EXIT_CODES}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .parser import Parser, Usage, each_once, whole
@@ -55,14 +56,19 @@ def add_question(parser: Parser) -> None:
     add_socket(parser)
 
 
-def add_socket(parser: Parser) -> None:
+def add_socket(
+    parser: Parser,
+    deadline: Callable[[str], int] = whole(1, 3_600_000, "milliseconds"),  # noqa: B008 (a function, made once)
+    default: int = 200,
+    what: str = "a verdict",
+) -> None:
     """Where the daemon is, and how long to wait for it."""
     parser.add_argument(
         "--deadline",
-        type=whole(1, 3_600_000, "milliseconds"),
-        default=200,
+        type=deadline,
+        default=default,
         metavar="MS",
-        help="how long to wait for a verdict (default 200)",
+        help=f"how long to wait for {what} (default {default})",
     )
     parser.add_argument("--socket", metavar="PATH", help="where the daemon listens (default: PEPCORE_SOCKET, then "
                         "the run directory)")  # fmt: skip
