@@ -299,9 +299,9 @@ def test_stats_are_read_by_people_and_programs(socket: str, tmp_path: Path) -> N
     pepcore("check", *PERMIT, "--socket", socket)
     text = pepcore("stats", "--socket", socket)
     assert text.returncode == 0
-    assert any(row.split() == ["policies", "13"] for row in text.stdout.splitlines())
+    assert any(row.split() == ["policies", "14"] for row in text.stdout.splitlines())
     data = pepcore("stats", "--socket", socket, "--json")
-    assert json.loads(data.stdout)["policies"] == 13
+    assert json.loads(data.stdout)["policies"] == 14
     told = json.loads(data.stdout)
     rows = dict(row.split(None, 1) for row in text.stdout.splitlines())
     assert (rows["pid"], rows["boot"]) == (str(told["pid"]), str(told["boot"]))
