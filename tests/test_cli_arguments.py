@@ -114,6 +114,9 @@ def pepcore(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("block", "U::a", "--for", "3651d"), "`3651d` is not a duration"),
         (("unblock",), "SUBJECT is needed"),
         (("blocks", "all"), "unrecognized arguments: all"),
+        (("demo", "revoek"), "`revoek` is not a demo: write `pepcore demo` or `pepcore demo revoke`"),
+        (("demo", "revoke", "now"), "`now` is not a demo"),
+        (("demo", "revoke", "--seconds", "2"), "--seconds `2` is too short for `revoke`: write 3 or more"),
         (("demo", "--seconds", "0"), "`0` is not a number of seconds"),
     ],
 )
@@ -295,6 +298,7 @@ def test_the_version_is_told() -> None:
         ("pepcore revoke --s", ["--subject", "--socket"]),
         ("pepcore block --f", ["--for"]),
         ("pepcore block --for ", []),
+        ("pepcore demo r", ["revoke"]),
         ("pepcore policies ch", ["check"]),
         ("pepcore completion z", ["zsh"]),
         ("pepcore serve --policies ", []),

@@ -44,6 +44,7 @@ commands
 
 start here
   pepcore demo
+  pepcore demo revoke                            # watch a block end cached permits
   pepcore serve --policies ./policies --entities entities.json
   pepcore check User::alice read Document::roadmap && cat roadmap
   pepcore block Agent::helpdesk --for 30m --reason "ticket 4711"

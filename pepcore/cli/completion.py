@@ -17,7 +17,7 @@ EXAMPLES = """  eval "$(pepcore completion bash)"
   pepcore completion zsh > "${fpath[1]}/_pepcore"
   pepcore completion fish > ~/.config/fish/completions/pepcore.fish"""
 
-_WORDS = {"policies": ("check",), "completion": ("bash", "zsh", "fish")}
+_WORDS = {"demo": ("revoke",), "policies": ("check",), "completion": ("bash", "zsh", "fish")}
 
 
 def configure(parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""The processes of the demo: one daemon, one asker for each point, and a run directory.
+"""The processes of a demo: one daemon, one asker for each point or the loop of one, and a run directory.
 
 Promises: whatever happens, leaving the `with` block ends every process that was started and removes the directory;
 should this process be killed, the kernel ends them (PR_SET_PDEATHSIG). They are in sessions of their own, so that
@@ -73,8 +73,11 @@ class Company:
 
     def start_askers(self, seed: str) -> None:
         for name in POINTS:
-            command = ["pepcore.cli.demo.asker", str(self.socket), name, seed]
-            self.askers[name] = self._start(command, subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
+            self.start(name, "pepcore.cli.demo.asker", str(self.socket), name, seed)
+
+    def start(self, name: str, *command: str) -> None:
+        """Start a module with its arguments as an asker."""
+        self.askers[name] = self._start(list(command), subprocess.PIPE, subprocess.PIPE, subprocess.PIPE)
 
     def look(self) -> None:
         """Raise Unreachable where a process ended that should run."""
@@ -83,7 +86,7 @@ class Company:
         for name, asker in self.askers.items():
             if asker.poll() is not None and asker.stderr is not None:
                 words = asker.stderr.read().decode(errors="replace")
-                raise Unreachable("", f"the process of point `{name}` ended: {self._last_words(words)}")
+                raise Unreachable("", f"the process `{name}` ended: {self._last_words(words)}")
 
     @staticmethod
     def _last_words(text: str) -> str:

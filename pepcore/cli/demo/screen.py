@@ -13,7 +13,7 @@ from .questions import POINTS
 from .tally import Tally, percentile
 
 COLUMNS, LINES = 80, 24
-_KINDS = {"permit": "green", "deny": "red", "fault": "yellow"}
+KINDS = {"permit": "green", "deny": "red", "fault": "yellow"}
 
 
 class Screen:
@@ -21,7 +21,7 @@ class Screen:
 
     def __init__(self, out: TextIO, colours: bool) -> None:
         self._out = out
-        self._colours = colours
+        self.colours = colours
 
     def __enter__(self) -> Screen:
         self._write("\x1b[?1049h\x1b[?25l\x1b[2J")
@@ -31,9 +31,13 @@ class Screen:
         self._write("\x1b[?25h\x1b[?1049l")
 
     def draw(self, tally: Tally, heading: str) -> None:
-        lines = [paint(_fit(heading), "bold", self._colours), *_numbers(tally, self._colours)]
+        lines = [paint(fit(heading), "bold", self.colours), *_numbers(tally, self.colours)]
         for name in POINTS:
-            lines += block(tally, name, self._colours)
+            lines += block(tally, name, self.colours)
+        self.show(lines)
+
+    def show(self, lines: list[str]) -> None:
+        """Draw these lines, none of them longer than the screen is wide."""
         self._write("\x1b[H" + "\x1b[K\r\n".join(lines) + "\x1b[J")
 
     def _write(self, text: str) -> None:
@@ -56,8 +60,8 @@ def _numbers(tally: Tally, colours: bool) -> list[str]:
     speeds = [f"{percentile(us, 50)}/{percentile(us, 99)}" for us in (tally.hit_us, tally.miss_us)]
     bar = f"[{'#' * full}{'.' * (16 - full)}]"
     return [
-        paint(_fit(counts + surprises), "red" if tally.surprised else "bold", colours),
-        _fit(f"hits {tally.hit_ratio:6.1%} {bar}   p50/p99 in us: hit {speeds[0]}, miss {speeds[1]}"),
+        paint(fit(counts + surprises), "red" if tally.surprised else "bold", colours),
+        fit(f"hits {tally.hit_ratio:6.1%} {bar}   p50/p99 in us: hit {speeds[0]}, miss {speeds[1]}"),
     ]
 
 
@@ -92,11 +96,11 @@ def _row(left: str, label: str, text: str, right: str, colours: bool) -> str:
     """One line of a block: point, label, text, and time where there is one."""
     room = COLUMNS - 1 - 18 - (len(right) and len(right) + 1)
     first = paint(f"{left:<9}", "bold", colours) if label == "permit" else f"{left:<9}"
-    word = paint(f"{label:<7}", _KINDS.get(label, "dim"), colours)
-    return f"{first} {word} {_fit(text, room)}{' ' if right else ''}{right}"
+    word = paint(f"{label:<7}", KINDS.get(label, "dim"), colours)
+    return f"{first} {word} {fit(text, room)}{' ' if right else ''}{right}"
 
 
-def _fit(text: str, columns: int = COLUMNS - 1) -> str:
+def fit(text: str, columns: int = COLUMNS - 1) -> str:
     """The text in exactly this many columns."""
     text = plain(text)
     return f"{text:<{columns}}" if len(text) <= columns else f"{text[: columns - 2]}.."

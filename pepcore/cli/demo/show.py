@@ -54,14 +54,14 @@ class Ending:
 
 def show(seconds: int | None, as_data: bool) -> int:
     """Run the demo and return its exit code."""
-    live = not as_data and _wants_live()
+    live = not as_data and wants_live()
     tally, ending = Tally(), Ending()
     length = seconds or (60 if live else 5)
     with ending.on_signals(), Company() as company:
         if not as_data:
             say("starting a daemon on the bundled policies ...")
             sys.stdout.flush()
-        if _started(company, ending):
+        if started(company, ending):
             company.start_askers("larkfield")
             with Screen(sys.stdout, coloured(sys.stdout)) if live else contextlib.nullcontext() as screen:
                 _watch(company, tally, ending, length, screen)
@@ -72,14 +72,14 @@ def show(seconds: int | None, as_data: bool) -> int:
     return 3 if tally.surprised or (not tally.asked and not ending.wanted) else 0
 
 
-def _wants_live() -> bool:
+def wants_live() -> bool:
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return False
     size = shutil.get_terminal_size()
     return size.columns >= COLUMNS and size.lines >= LINES
 
 
-def _started(company: Company, ending: Ending) -> bool:
+def started(company: Company, ending: Ending) -> bool:
     company.start_daemon()
     latest = time.monotonic() + START_SECONDS
     while not ending.wanted:
@@ -123,19 +123,20 @@ def _conclude(tally: Tally) -> None:
         say(line)
     for surprise in tally.surprises:
         say(plain(f"not as expected: {surprise}"))
-    program, policies, entities = _program(), _near(POLICIES), _near(ENTITIES)
+    ours, policies, entities = program(), _near(POLICIES), _near(ENTITIES)
     say(f"""
 what to try next
   export PEPCORE_SOCKET=/tmp/pepcore-try.sock
-  {program} serve --policies {policies} \\
+  {ours} serve --policies {policies} \\
     --entities {entities} &
-  {program} check Agent::helpdesk call Tool::shell --on-behalf-of User::ines
-  {program} explain Job::shop-deploy deploy Environment::shop-production 'branch="fix-1"'
-  {program} policies check {policies}
-  {program} --help""")
+  {ours} check Agent::helpdesk call Tool::shell --on-behalf-of User::ines
+  {ours} explain Job::shop-deploy deploy Environment::shop-production 'branch="fix-1"'
+  {ours} policies check {policies}
+  {ours} demo revoke
+  {ours} --help""")
 
 
-def _program() -> str:
+def program() -> str:
     """How to call this program from here."""
     ours = Path(sys.executable).parent / "pepcore"
     found = shutil.which("pepcore")
