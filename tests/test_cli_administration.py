@@ -131,7 +131,7 @@ def test_a_block_denies_at_once_with_its_reason_until_it_is_lifted(daemon: Daemo
 
 
 def test_a_block_for_some_time_ends_by_itself(daemon: Daemon) -> None:
-    assert daemon("block", "Agent::a", "--for", "2s").returncode == 0
+    assert daemon("block", "Agent::a", "--for", "4s").returncode == 0
     assert not daemon.permits()
     for _ in range(100):
         if daemon.permits():
