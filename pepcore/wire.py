@@ -43,6 +43,7 @@ class Op(enum.IntEnum):
     BLOCKS = 11
     LEASES = 12
     PING = 13
+    TAKEOVER = 14
 
 
 class Semantic(enum.IntEnum):

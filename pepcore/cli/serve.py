@@ -42,6 +42,8 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--socket", metavar="PATH", help="where to listen (default: PEPCORE_SOCKET, then the config, "
                         "then the run directory)")  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="a pepcore.toml (default: PEPCORE_CONFIG)")
+    parser.add_argument("--takeover", action="store_true", help="take over from the daemon that runs now, losing no "
+                        "request")  # fmt: skip
     parser.teach(run, ABOUT, EXAMPLES)
 
 
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr = _NoTerminal(sys.stderr.buffer, encoding="utf-8", line_buffering=True)
     from ..server.run import run as serve
 
-    return serve(config, lambda: _reread(options))
+    return serve(config, lambda: _reread(options), options.takeover)
 
 
 def _reread(options: argparse.Namespace) -> Config:

@@ -9,6 +9,7 @@ Never: waits behind questions; evaluates anything.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,11 @@ from ..audit import entries
 from ..blocks import Block
 from ..config import LONGEST_GRACE_MS
 from ..core.gate import Ask
-from ..errors import BadRequest, Fault, NotAvailable, Overloaded
+from ..errors import BadRequest, Fault, NotAvailable, Overloaded, Refused
 from ..leases import Cause
 from ..wire import Acknowledged, Op, error, pack, read_block, read_leases, read_revoke, reply
 from . import clock, logs
+from .handover import Successor
 
 if TYPE_CHECKING:
     from .blockfile import BlockFile
@@ -34,6 +36,7 @@ class Administration:
         self._service, self._file, self._fence_ns = service, file, fence_ns
         self._tasks: set[asyncio.Task[None]] = set()
         self.revokes = self.blocks_set = 0
+        self._succeeded = False
 
     def take(self, connection: Connection, ask: Ask, wall_ms: int) -> bool:
         """Do one request, if it is one of these. Answers by itself, now or later."""
@@ -46,6 +49,8 @@ class Administration:
                 self._list(connection, ask, wall_ms)
             elif ask.op == Op.LEASES:
                 self._leases(connection, ask)
+            elif ask.op == Op.TAKEOVER:
+                self._take_over(connection, ask)
             elif ask.op == Op.END_LEASE:
                 self._service.leasing.end_by_hand(ask)
                 connection.send(reply(ask.op, ask.id, ask.local, b""))
@@ -120,9 +125,24 @@ class Administration:
         body = {"before": self._before(), "leases": shown, "untold": leasing.leases.untold(wanted.revision)}
         connection.send(reply(ask.op, ask.id, ask.local, pack(body)))
 
+    def _take_over(self, connection: Connection, ask: Ask) -> None:
+        """A successor is ready: this daemon ends, and gives it everything."""
+        service, uid = self._service, connection.peer.uid
+        if uid != os.geteuid():
+            raise Refused("takeover", f"uid `{uid}` is not the one that this daemon runs as")
+        if service.successor is not None:
+            raise Overloaded("takeover", "another daemon takes over already")
+        service.successor = Successor(connection, ask.id)
+        service.stop()
+
+    def succeeds(self) -> None:
+        """A predecessor has handed over: no page of it is believed, and its leases are among ours."""
+        self._fence_ns, self._succeeded = 0, True
+        self._file.read()
+
     def _before(self) -> bool:
         """Whether holders of leases of a daemon before this one may not have stopped yet."""
-        return clock.now() < self._service.started_ns + LONGEST_GRACE_MS * 1_000_000
+        return not self._succeeded and clock.now() < self._service.started_ns + LONGEST_GRACE_MS * 1_000_000
 
     async def _acknowledge_when_kept(
         self, connection: Connection, ask: Ask, revision: int, entry: entries.Entry, file: BlockFile | None = None

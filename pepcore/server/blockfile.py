@@ -22,6 +22,11 @@ class BlockFile:
     def __init__(self, folder: Path, blocks: Blocks) -> None:
         self.path, self.blocks = folder / "blocks.json", blocks
         self._writing = asyncio.Lock()
+        self.read()
+
+    def read(self) -> None:
+        """Take over what is on disk."""
+        blocks = self.blocks
         try:
             blocks.read(self.path.read_bytes())
         except FileNotFoundError:

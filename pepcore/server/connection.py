@@ -97,7 +97,7 @@ class Connection:
         if self.closed:
             return
         idle = not (self._queued or self.asks)
-        if self._leaving and idle:
+        if self._leaving and idle and not (self.service.decides_on and self.waiting):
             self.drop()
             return
         reading = idle and not (self._later or self._leaving or self.stream.more)
@@ -196,7 +196,7 @@ class Connection:
         """The peer has closed, or only its sending side: both end what it asked. While draining, it was us."""
         if error is not None:
             logs.unexpected("a connection is closed", error)
-        if self.service.enforcer.draining and error is None:
+        if self.service.leaving and error is None:
             self.finish()
         else:
             self.drop()
@@ -213,6 +213,12 @@ class Connection:
         """
         self._leaving = True
         self.go_on()
+
+    def detach(self) -> socket.socket:
+        """The socket, for somebody who goes on with it elsewhere."""
+        mine = self._sock.dup()
+        self.drop()
+        return mine
 
     def drop(self) -> None:
         """Let go of the peer at once; nothing is applied for it any more."""

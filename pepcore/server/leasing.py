@@ -20,6 +20,7 @@ from ..flight import Partition, Reply
 from ..leases import Cause, Lease, Leases
 from ..wire import Op, reply
 from . import clock
+from .handover import HeldBefore
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -158,6 +159,31 @@ class Leasing:
         if not self._of_owner[owner]:
             del self._of_owner[owner]
 
+    # ---- from one daemon to the next ----
+
+    def passed_on(self, now: int) -> list[HeldBefore]:
+        """The leases of holders who stop by themselves now that this daemon ends."""
+        return [
+            HeldBefore(
+                lease.principals, lease.action, lease.resource, tuple(lease.tags), lease.partition.point,
+                lease.partition.uid, lease.since_ms, max(1, (lease.gone_ns - now) // 1_000_000),
+            )
+            for lease in self.leases.held()
+        ]  # fmt: skip
+
+    def adopt(self, before: Iterable[HeldBefore]) -> None:
+        """Leases of a predecessor: they can be revoked, and are forgotten when their holders have stopped."""
+        now = clock.now()
+        for held in before:
+            partition = Partition(0, 0, held.point, uid=held.uid)
+            lease = Lease(
+                0, self, 0, 0, partition, b"", held.principals, held.resource, held.action, held.since_ms,
+                tags=frozenset(held.tags), gone_ns=now + held.left_ms * 1_000_000,
+            )  # fmt: skip
+            self.leases.adopt(lease)
+            self._of_owner[0] = self._of_owner.get(0, 0) + 1
+        self._arm(now)
+
     # ---- time ----
 
     def recheck(self) -> None:
@@ -201,7 +227,7 @@ class Leasing:
             {
                 "lease": lease.number, "subject": lease.principals[0], "chain": list(lease.principals[1:]),
                 "action": lease.action, "resource": lease.resource, "point": lease.partition.point,
-                "uid": lease.to.connection.peer.uid, "since": lease.since_ms, "lost": bool(lease.gone_ns),
+                "uid": lease.partition.uid, "since": lease.since_ms, "lost": bool(lease.gone_ns),
             }
             for lease in self.leases.held()
         ]  # fmt: skip

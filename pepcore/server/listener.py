@@ -93,6 +93,15 @@ class Listener:
             os.close(self._spare)
             self._spare = -1
 
+    def pause(self) -> None:
+        """Accept nobody: who connects waits in the backlog, for whoever listens next."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._sock)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Accept nobody any more, but those who connected already."""
         self._accept(LAST)

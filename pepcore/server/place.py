@@ -55,27 +55,61 @@ def state_of(given: str, path: Path, named: bool) -> Path:
 class Place:
     """A socket path, held by this process."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, locked: bool = True) -> None:
+        """`locked`: take the lock now, else it comes from a predecessor (`adopt`). Raises ConfigError."""
         if len(os.fsencode(path)) > LONGEST:
             raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
         self.admin = path.with_name(path.name + ".admin")
+        self.lock = -1
+        self._inodes: dict[Path, tuple[int, int]] = {}
+        self.taken_ns = 0
+        if locked:
+            self._take()
+
+    @staticmethod
+    def is_served(path: Path) -> bool:
+        """Whether a daemon holds the lock of this path."""
+        try:
+            lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _take(self) -> None:
+        path = self.path
         try:
             before = os.umask(0o027)  # what is made here has these modes under any umask
             try:
                 path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             finally:
                 os.umask(before)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"socket `{path}`: cannot use its directory: {error.strerror}") from None
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._lock)
+            os.close(self.lock)
+            self.lock = -1
             raise ConfigError(f"socket `{path}` belongs to a running daemon: stop it, or pass another path") from None
         self.taken_ns = clock.now()
-        self._inodes: dict[Path, tuple[int, int]] = {}
+
+    def adopt(self, lock: int) -> None:
+        """Go on with the lock and the socket files of a predecessor, who has let go of them."""
+        self.lock = lock
+        for path in (self.path, self.admin):
+            self._remember(path)
+
+    def passed_on(self) -> None:
+        """A successor has the lock and the socket files: they are not ours any more."""
+        self._inodes.clear()
 
     def listen(self, path: Path) -> socket.socket:
         """Bind one of our sockets. The lock is held, so what is there is stale."""
@@ -97,9 +131,12 @@ class Place:
         finally:
             os.umask(before)
         listener.listen(BACKLOG)
+        self._remember(path)
+        return listener
+
+    def _remember(self, path: Path) -> None:
         info = path.lstat()
         self._inodes[path] = info.st_dev, info.st_ino
-        return listener
 
     def leave(self) -> None:
         """Remove the socket files that are still ours."""
@@ -111,4 +148,6 @@ class Place:
 
     def close(self) -> None:
         self.leave()
-        os.close(self._lock)
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1

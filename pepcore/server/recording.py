@@ -58,7 +58,6 @@ class Recording:
     """The open journal of a service, or none: `writer` is None where the config says `off`."""
 
     def __init__(self, service: Service, record: Record, state: Path) -> None:
-        """Raises ConfigError where the journal cannot be opened."""
         self._service, self._record = service, record
         self._pending: deque[Told] = deque()
         self._flushing = False
@@ -66,17 +65,22 @@ class Recording:
         self._harvest: asyncio.TimerHandle | None = None
         self.writer: Writer | None = None
         self.dropped = 0
+        self._folder = Path(record.folder) if record.folder else state / "journal"
+        self._keys = Path(record.keys) if record.keys else state / "keys"
+
+    def open(self) -> None:
+        """Open the journal, which one daemon at a time can. Raises ConfigError."""
+        record = self._record
         if record.keep == "off":
             return
-        keys = Path(record.keys) if record.keys else state / "keys"
-        folder = Path(record.folder) if record.folder else state / "journal"
         loop = asyncio.get_running_loop()
         self.writer = Writer(
-            folder, Plan(key=keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog),
+            self._folder,
+            Plan(key=self._keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog),
             deliver=lambda call: _in_loop(loop, call),
-        )  # fmt: skip
-        self._recorder = Recorder(load_or_make(keys / "digests.key", folder), record.plain)
-        service.cache.count_from(clock.now())
+        )
+        self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
+        self._service.cache.count_from(clock.now())
 
     @property
     def lost(self) -> int:

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from .service import Service
 
 
-def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. `reread` gives the configuration anew on SIGHUP. Raises ConfigError."""
+def run(config: Config, reread: Callable[[], Config] | None = None, takeover: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT. `reread` gives the configuration anew on SIGHUP. Raises ConfigError.
+
+    `takeover`: get sockets and lock from the daemon that runs now, if there is one.
+    """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is something to reload must not end us
     logs.start()
     if not config.policies.policies:
@@ -40,7 +43,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         path = Path(passed.getsockname())
     else:
         path = Path(config.daemon.socket) if config.daemon.socket else default_path()
-    place = Place(path)
+    place = Place(path, locked=not (takeover and Place.is_served(path)))
     try:
         seen = signature(config)  # before the files are read: what changes from here on is a change
         source = source_of(config)
@@ -107,6 +110,7 @@ async def serve(
     begun: list[Process],
     seen: tuple[object, ...],
 ) -> int:
+    from .handover import hand_over, take
     from .listener import Listener
     from .reload import Reloader
     from .service import Service
@@ -132,8 +136,19 @@ async def serve(
         return 0
     if why := activated.result():
         raise ConfigError(why)
-    administrators = Listener(service, place.listen(place.admin), administrators=True)
-    accepting = Listener(service, passed or place.listen(place.path))
+    taken = await asyncio.to_thread(take, place.admin) if place.lock < 0 else None
+    if taken is not None:
+        place.adopt(taken.lock)
+        service.administration.succeeds()
+        service.leasing.adopt(taken.handed.leases)
+    elif place.lock < 0:
+        raise ConfigError("the daemon to take over from is gone: start without `--takeover`")
+    service.recording.open()
+    service.stop = stop.set
+    administrators = Listener(
+        service, taken.administrators if taken else place.listen(place.admin), administrators=True
+    )
+    accepting = Listener(service, taken.accepting if taken else passed or place.listen(place.path))
     service.renewal.start()
     service.recording.start()
     tasks = [asyncio.create_task(reloader.run())]
@@ -153,12 +168,15 @@ async def serve(
     await stopped
     systemd.notify("STOPPING=1")
     logs.info("draining", waiting=service.enforcer.waiting)
-    place.leave()
-    administrators.close()
-    accepting.close()
-    await drain(service)
-    service.renewal.stop()
-    service.recording.close()
+    if service.successor is not None:
+        await hand_over(service, place, administrators, accepting)
+    else:
+        place.leave()
+        administrators.close()
+        accepting.close()
+        await drain(service)
+        service.renewal.stop()
+        service.recording.close()
     for task in tasks:
         task.cancel()
     if service.misses.workers is not None:
@@ -169,7 +187,7 @@ async def serve(
 
 async def drain(service: Service) -> None:
     """Answer what is in flight and what was sent, and let every peer take its replies; all within `daemon.drain`."""
-    service.enforcer.draining = True
+    service.enforcer.draining = service.leaving = True
     until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
     while service.enforcer.waiting and clock.now() < until:
         await asyncio.sleep(0.01)

@@ -14,7 +14,9 @@ import itertools
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
@@ -97,6 +99,10 @@ class Service:
         self._timer_ns = 0
         self._releasing = False
         self.reloads = self.failed_reloads = 0
+        self.leaving = self.decides_on = False
+        """Whether connections end once they are answered; and whether what they have sent is still decided."""
+        self.successor: Any = None
+        self.stop: Callable[[], None] = lambda: None
 
     def _set_times(self, config: Config) -> None:
         self.partial_s = milliseconds(config.limits.partial) / 1000

@@ -1,0 +1,170 @@
+"""From one daemon to the next without a lost request: `pepcore serve --takeover` (DESIGN, D3 fencing, invariant 17).
+
+    successor: loads and warms up ──asks on the administration socket──► predecessor: accepts and reads nobody more,
+    answers what was sent, joins the thread that renews its lease and zeroes it, closes its record, and only then
+    ──sends its listening sockets and the descriptor of its lock──► successor: listens. Who is connected finds the
+    end of the stream, connects again and is in the backlog already.
+
+Promises: when the lock is passed, the predecessor answers no question and no page of it is believed; nobody
+acknowledges for both. Leases are passed on as those of holders who stop within their grace, unless they come and ask.
+Never: passes what a client said; takes over from a daemon of another user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..config import milliseconds
+from ..core.frame import header
+from ..errors import ConfigError
+from ..wire import ERROR, Op, Problem, pack, reply
+from . import clock, logs
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .listener import Listener
+    from .place import Place
+    from .service import Service
+
+PATIENCE_S = 30.0
+LARGEST = 64 << 20
+_HEADER = struct.Struct("<IIBBHIQ")
+
+
+class Successor(msgspec.Struct, frozen=True):
+    """Who waits to take over, and the request to answer."""
+
+    connection: Any
+    request: int
+
+
+class HeldBefore(msgspec.Struct, frozen=True):
+    """A lease of the predecessor, whose holder stops by himself within so many ms unless he asks again."""
+
+    principals: tuple[str, ...]
+    action: str
+    resource: str
+    tags: tuple[str, ...]
+    point: str
+    uid: int
+    since_ms: int
+    left_ms: int
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What a predecessor says when it passes everything on."""
+
+    leases: tuple[HeldBefore, ...] = ()
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What a successor has: listening sockets and the lock's descriptor."""
+
+    accepting: Any
+    administrators: Any
+    lock: int
+    handed: Handed
+
+
+_handed = msgspec.msgpack.Decoder(Handed).decode
+_problem = msgspec.msgpack.Decoder(Problem).decode
+
+
+# ---- the predecessor ----
+
+
+async def hand_over(service: Service, place: Place, administrators: Listener, accepting: Listener) -> None:
+    """Give everything to the successor that asked for it."""
+    successor: Successor = service.successor
+    logs.info("handing over", waiting=service.enforcer.waiting)
+    accepting.pause()
+    administrators.pause()
+    service.leaving = service.decides_on = True
+    until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
+    for connection in _others(service, successor):
+        connection.drain()
+    while (left := _others(service, successor)) and clock.now() < until:
+        for connection in left:
+            connection.go_on()
+        await asyncio.sleep(0.002)
+    for connection in left:
+        connection.drop()
+    service.renewal.stop()
+    service.recording.close()
+    body = pack(Handed(tuple(service.leasing.passed_on(clock.now()))))
+    frame = reply(Op.TAKEOVER, successor.request, 0, body)
+    await asyncio.to_thread(_send, successor.connection.detach(), frame, [
+        accepting.fileno(), administrators.fileno(), place.lock])  # fmt: skip
+    place.passed_on()
+
+
+def _others(service: Service, successor: Successor) -> list[Connection]:
+    return [c for c in service.connections if c is not successor.connection]
+
+
+def _send(sock: socket.socket, frame: bytes, fds: list[int]) -> None:
+    with sock:
+        sock.settimeout(PATIENCE_S)
+        sent = socket.send_fds(sock, [frame], fds)
+        sock.sendall(frame[sent:])
+
+
+# ---- the successor ----
+
+
+def take(admin: Path) -> Taken | None:
+    """Ask the daemon at this administration socket for everything; None: there is none. Raises ConfigError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.settimeout(PATIENCE_S)
+    fds: list[int] = []
+    try:
+        try:
+            sock.connect(str(admin))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != os.geteuid():
+            raise ConfigError(f"the daemon at `{admin}` is one of uid `{uid}`: take over from your own only")
+        sock.sendall(header(Op.TAKEOVER, 1, 0))
+        data = b""
+        while len(data) < _HEADER.size or len(data) < _HEADER.size + _length(data):
+            some, passed, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+            fds += passed
+            if not some:
+                raise ConfigError(f"the daemon at `{admin}` ended before it had handed over")
+            data += some
+        op, body = data[9], data[_HEADER.size :]
+        if op == ERROR:
+            raise ConfigError(f"the daemon at `{admin}` does not hand over: {_problem(body).reason}")
+        if op != Op.TAKEOVER | 0x80 or len(fds) != 3:
+            raise ConfigError(f"the daemon at `{admin}` answered something else than a hand-over")
+        handed = _handed(body)
+        taken = Taken(_listening(fds[0]), _listening(fds[1]), fds[2], handed)
+        fds = []
+        return taken
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"nothing was handed over by the daemon at `{admin}`: {error}") from None
+    finally:
+        sock.close()
+        for fd in fds:
+            os.close(fd)
+
+
+def _length(data: bytes) -> int:
+    length = int.from_bytes(data[:4], "little")
+    if length > LARGEST:
+        raise ConfigError("the hand-over is larger than it can be")
+    return length
+
+
+def _listening(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
