@@ -88,8 +88,10 @@ class Backlog:
             del self._flights[owner], self._place[owner]
 
     def charge(self, owner: int, took_ns: int) -> None:
-        """An owner's question has taken so long."""
+        """An owner's question has taken so long. Where nobody waits, that is owed to nobody who comes later."""
         self._spent[owner] = self._spent.get(owner, 0) + took_ns
+        if not self._flights:
+            self._least = max(self._least, self._spent[owner])
 
 
 Answered = tuple[Flight, Decision | Fault, tuple[Verdict, bytes] | None]

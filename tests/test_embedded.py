@@ -280,6 +280,17 @@ def test_a_guard_that_takes_an_argument_by_position_only_is_refused_at_once(pep:
     assert pep.guard("User::alice", "read", lambda other="1", /: f"Document::{other}")(read)("2") == "2"
 
 
+def test_a_guarded_class_is_its_constructor_whatever_its_instances_are(pep: Embedded) -> None:
+    class Job:
+        async def __call__(self) -> str:
+            return "done"
+
+    guarded = pep.guard("User::alice", "read", "Document::1")(Job)
+    assert isinstance(guarded(), Job)
+    with pytest.raises(Denied):
+        pep.guard("User::eve", "read", "Document::1")(Job)()
+
+
 def test_a_guarded_object_that_is_called_as_a_coroutine_function_is_awaited(pep: Embedded) -> None:
     class Reader:
         async def __call__(self, document: str) -> dict[str, str]:

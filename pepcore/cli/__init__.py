@@ -133,6 +133,8 @@ def _run(words: list[str]) -> int:
         sys.stdout.write(HELP)
         return OK
     if command in ("-V", "--version"):
+        if rest:
+            raise Usage("", f"`{command}` stands alone")
         from ..version import VERSION
 
         sys.stdout.write(f"pepcore {VERSION}\n")

@@ -77,8 +77,10 @@ class Parser(argparse.ArgumentParser):
                 break
             if word in valued and (value := next(left, None)) is not None:
                 if value == "--":  # an empty variable in a script, no name: what is behind it must stay no option
-                    raise Usage(self.command, f"`{word}` needs a value: write `{word}=--` if that is the value")
+                    raise Usage(self.command, f"`{word}` needs a value")
                 word = f"{word}={value}"
+            if word.endswith("=--") and word[:-3] in valued:  # argparse would make a list of it
+                raise Usage(self.command, f"`{word[:-3]}` cannot be `--`")
             before.append(word)
         return before, list(left)
 

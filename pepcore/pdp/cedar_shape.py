@@ -43,6 +43,8 @@ def located(
         rows = _rows.decode(text)
     except msgspec.MsgspecError as e:
         return _unreadable(file, text, str(e))
+    except RecursionError:
+        return PolicyError(file, 1, "these entities are nested too deep: nothing here goes deeper than 1,000 lists")
     at = 0
     for n, raw in enumerate(rows):
         one = bytes(raw).decode()

@@ -122,3 +122,21 @@ def test_what_is_decided_is_served_in_slices_owners_in_turn():
             del one.waiters[waiter]
         decided.go_on()
     assert seen == [(1, IN_TURN), (2, 1), (3, 0), (1, IN_TURN), (1, 1)]
+
+
+def test_who_was_served_alone_without_waiting_owes_nothing_either():
+    backlog = Backlog()
+    for _ in range(100_000):
+        backlog.charge(0, 1_000_000)
+    order = []
+    backlog.put(flight(0))
+    backlog.put(flight(1))
+    for _ in range(4):
+        found = backlog.take()
+        assert found is not None
+        order.append(found.partition.owner)
+        if found.partition.owner == 0:
+            break
+        backlog.charge(1, 1_000_000)
+        backlog.put(flight(1))
+    assert 0 in order

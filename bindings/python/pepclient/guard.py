@@ -98,6 +98,8 @@ def _is_async(function: Callable[..., Any]) -> TypeGuard[Callable[..., Awaitable
     """A coroutine function, or an object whose call is one: the check must then be awaited, and its result too."""
     while isinstance(function, functools.partial):
         function = function.func
+    if isinstance(function, type):  # what is called is its constructor, not the `__call__` of its instances
+        return False
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
