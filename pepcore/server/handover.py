@@ -113,7 +113,8 @@ def _send(sock: socket.socket, frame: bytes, fds: list[int]) -> None:
     with sock:
         sock.settimeout(PATIENCE_S)
         sent = socket.send_fds(sock, [frame], fds)
-        sock.sendall(frame[sent:])
+        if sent < len(frame):  # nothing more to send could already find the other end closed
+            sock.sendall(frame[sent:])
 
 
 # ---- the successor ----
