@@ -103,3 +103,10 @@ def test_what_the_readme_names_is_there() -> None:
         if "/" in target:
             folder = (ROOT / target).parent
         assert (ROOT / target).exists() or (folder / target).exists(), target
+
+
+def test_each_guarantee_names_a_test_that_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", README))
+    written = "\n".join(p.read_text("utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) >= 7
+    assert [name for name in sorted(named) if f"def {name}(" not in written] == []
