@@ -1,7 +1,7 @@
 """A check in the caller's own process, beside `functools.lru_cache`, and what the parts of a hit cost.
 
 Promises: three strings on both sides, both hit; one loop of `timeit` for each, alternating.
-Never: claims the hit over a daemon's page, which is not built yet.
+Never: a hit that asks the daemon, or one that nobody counts.
 """
 
 from __future__ import annotations
@@ -59,17 +59,27 @@ class Parts:
             expires=1 << 60,
             revision=page.revision,
             now=1,
-            current=page.revision,
+            page=page,
         )
         self.gate = Gate(self.cache, page, lambda stream, local, body: (1, b"\x80"))
         self.stream = Stream()
         self.gate.feed(self.stream, corpus.hello_frame(), 1, 1)
         self.one = corpus.check_frame(self.key)
         assert len(self.feed(self.one)) == corpus.HEADER + 40
-        self.revision = page.revision
+        self.page = page
 
     def feed(self, data: bytes) -> bytes:
         return self.gate.feed(self.stream, data, 1, 1) or b""
+
+
+def kept_check(run: Run) -> Callable[..., object]:
+    """The check of a client whose daemon permits what is asked, kept in this process."""
+    import pepcore
+
+    client = pepcore.connect(run.stage.daemon_of(POLICY).path, deadline=5.0)
+    if not (client.check(*WORDS) and client.check(*WORDS).cached):
+        raise AssertionError(f"the daemon does not let this be kept: {client.check(*WORDS)}")
+    return client.check
 
 
 def inprocess(run: Run) -> None:
@@ -82,7 +92,7 @@ def inprocess(run: Run) -> None:
         "functools.lru_cache hit, three strings": timed(lru_hit(), *WORDS),
         "gate.feed, one hit": timed(parts.gate.feed, parts.stream, parts.one, 1, 1),
         "gate.feed, 64 pipelined hits": timed(parts.gate.feed, parts.stream, parts.one * 64, 1, 1),
-        "cache.get, a hit": timed(parts.cache.get, 1, parts.key, 1, parts.revision),
+        "cache.get, a hit": timed(parts.cache.get, 1, parts.key, 1, parts.page),
         "canonical, 128 bytes": timed(canonical, parts.key),
     }
     lru, ours = next(iter(candidates)), "embedded check, three strings"
@@ -93,11 +103,14 @@ def inprocess(run: Run) -> None:
         pep = embedded(POLICY)
         assert pep.check(*WORDS)
         candidates[ours] = timed(pep.check, *WORDS)
+    theirs = "check over a daemon's page, three strings"
+    candidates[theirs] = timed(kept_check(run), *WORDS)
     rounds = alternate(run.plan.rounds, candidates)
     measured = rounds.ratio(ours, lru, "ns") if built else None
     note = "measured on the embedded form" if built else "the embedded form is not built yet"
     run.found.targets.append(Target(what, 1.0, measured=measured, note=note))
     daemon = "the same over a daemon's page"
-    run.found.targets.append(Target(daemon, 1.0, note="the binding's own cache needs the page"))
+    note = "lease and revocation checked, each hit counted for the record"
+    run.found.targets.append(Target(daemon, 1.0, measured=rounds.ratio(theirs, lru, "ns"), note=note))
     rows = [[name, span(rounds.figure(name, "ns"))] for name in candidates]
     run.found.tables.append(Table("In one process", ["what", "ns"], rows))

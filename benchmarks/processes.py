@@ -132,7 +132,7 @@ class Stage:
         command = [sys.executable, "-m", "benchmarks.engine", "--socket", str(path), *sizes]
         return self._start("engine", command, path, sizes, HERE.parent)
 
-    def daemon(self, of: corpus.Corpus, cache: dict[str, Any] | None = None) -> Server:
+    def daemon(self, of: corpus.Corpus, cache: dict[str, Any] | None = None, record: str = "buffered") -> Server:
         """A pepcore daemon with this policy set, with a patient deadline, permits kept for the whole run."""
         path = self._place("daemon")
         of.write(path.parent)
@@ -143,6 +143,7 @@ class Stage:
             '[limits]\ndeadline = "1s"',  # a busy machine shows as latency, not as a refused run
             "[cache]",
             *(f"{k} = {json.dumps(v)}" for k, v in keep.items()),
+            f'[record]\nkeep = "{record}"',
         ]
         config = path.parent / "pepcore.toml"
         config.write_text("\n".join(lines) + "\n")
@@ -150,6 +151,14 @@ class Stage:
         path.parent.chmod(0o755)
         path.chmod(0o666)
         return server
+
+    def daemon_of(self, policies: str) -> Server:
+        """A pepcore daemon with these policies and nothing else in its config."""
+        path = self._place("daemon")
+        (path.parent / "p.cedar").write_text(policies)
+        config = path.parent / "pepcore.toml"
+        config.write_text(f'[policies]\npolicies = "p.cedar"\n[daemon]\nsocket = "{path}"\nwatch = false\n')
+        return self._start("daemon", [sys.executable, "-c", _SERVE, str(config)], path, [])
 
     def stop(self, server: Server) -> None:
         server.stop()

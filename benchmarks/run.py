@@ -17,22 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from . import footprint, hits, inprocess, misses, traces
-from .plan import FULL, QUICK, Plan, Run, new_run
+from . import footprint, hits, inprocess, misses, revocation, traces
+from .plan import FULL, QUICK, Plan, new_run
 from .processes import BenchError, Stage
 from .progress import Progress
-from .results import Found, Target
+from .results import Found
 from .svg import chart
 
 OUT = Path(__file__).resolve().parent / "out"
-
-
-def not_yet(run: Run) -> None:
-    """Rows of DESIGN that wait for what is not built."""
-    run.found.targets += [
-        Target("revoke, call to acknowledgement, p50, over a cached check", 2, note="revoke is not built yet"),
-        Target("all of this with recording on", 1, note="the record is not built yet: nothing here is recorded"),
-    ]
 
 
 def parts() -> dict[str, tuple[Callable[..., None], bool]]:
@@ -49,7 +41,8 @@ def parts() -> dict[str, tuple[Callable[..., None], bool]]:
         "zipf": (hits.zipf, False),
         "entries": (hits.entries, False),
         "traces": (traces.traces, False),
-        "not-yet": (not_yet, False),
+        "revocation": (revocation.revocation, False),
+        "recording": (revocation.recording, True),
     }
 
 

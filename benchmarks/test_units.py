@@ -22,7 +22,7 @@ def parts(small: corpus.Corpus) -> inprocess.Parts:
 
 
 def test_cache_hit(benchmark: Any, parts: inprocess.Parts) -> None:
-    assert benchmark(parts.cache.get, 1, parts.key, 1, parts.revision)[0]
+    assert benchmark(parts.cache.get, 1, parts.key, 1, parts.page)[0]
 
 
 def test_gate_feed_one_hit(benchmark: Any, parts: inprocess.Parts) -> None:

@@ -38,10 +38,10 @@ def read(path: Path) -> Iterator[bytes]:
 def ours(keys: list[bytes], entries: int) -> float:
     cache, hit = Cache(slots=entries, slab=max(1 << 16, 4 * entries * 64), seed=1, quota=1.0), 0
     for now, key in enumerate(keys, 1):
-        if cache.get(1, key, now, 0) is not None:
+        if cache.get(1, key, now, page) is not None:
             hit += 1
         else:
-            cache.put(1, 1, key, b"", permit=True, id=1, expires=1 << 60, revision=0, now=now, current=0)
+            cache.put(1, 1, key, b"", permit=True, id=1, expires=1 << 60, revision=0, now=now, page=page)
     return hit / len(keys)
 
 

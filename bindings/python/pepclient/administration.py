@@ -1,7 +1,7 @@
 """What administrators do: revoke, block, unblock, list blocks. Over the daemon's administration socket.
 
 Promises: when a call returns, no question asked afterwards gets an answer from before, in any process of the host; the
-acknowledgement says whether it is on disk too. A connection of its own is opened for each call and closed again.
+acknowledgement says whether it is on disk too.
 Never: takes the deadline of a check: a daemon that has just started acknowledges only once the page of the one before
 is dead.
 """
@@ -11,16 +11,17 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pepcore.errors import BadFrame, BadRequest, Fault, Unreachable
+from pepcore.errors import BadFrame, BadRequest
 from pepcore.model import Entity
 
 from . import frames
-from .place import absent
 from .questions import EntityLike
 from .settings import Settings
-from .stream import Lost, Stream
+
+if TYPE_CHECKING:
+    from .client import Client
 
 PATIENCE = 5.0
 """Seconds that a call waits at least: an effect is there at once, its acknowledgement may wait for a disk."""
@@ -46,6 +47,7 @@ class Administration:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._admin: Client | None = None
 
     def revoke(
         self,
@@ -102,21 +104,20 @@ class Administration:
         return int(told["untold"]) + bool(told["before"])
 
     def _administer(self, op: int, body: bytes) -> dict[str, Any]:
-        path = self._settings.path + ".admin"
         until = time.monotonic() + max(PATIENCE, self._settings.deadline)
-        try:
-            stream = Stream(path, self._settings.hello, until)
-            try:
-                reply = stream.exchange(frames.Request(op, rest=body), until)
-            finally:
-                stream.close()
-        except Lost as lost:
-            raise Unreachable("", f"the daemon at `{path}` hung up: {lost}") from None
-        except OSError as error:
-            raise absent(path, error) from None
-        if isinstance(reply, Fault):
-            raise reply
-        return frames.plain(reply) if reply else {}
+        return self._administrator()._ask(frames.Request(op, rest=body), until, _told)
+
+    def _administrator(self) -> Client:
+        """A client of the administration socket, made when it is first needed."""
+        if self._admin is None:
+            from .client import Client  # it is one of us
+
+            self._admin = Client(self._settings.path + ".admin", deadline=self._settings.deadline)
+        return self._admin
+
+
+def _told(body: bytes) -> dict[str, Any]:
+    return frames.plain(body) if body else {}
 
 
 def tag_of(entity: EntityLike) -> str:

@@ -271,6 +271,8 @@ class Client(Administration):
         self._kept.renew(nobody())
         if self._holder is not None:
             self._holder.close()
+        if self._admin is not None:
+            self._admin.close()
 
     def __enter__(self) -> Client:
         return self
