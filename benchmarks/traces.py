@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pepcore.core.cache import Cache
+from pepcore.core.page import Page
 
 from .plan import Run
 from .results import Table
@@ -36,6 +37,7 @@ def read(path: Path) -> Iterator[bytes]:
 
 
 def ours(keys: list[bytes], entries: int) -> float:
+    page = Page(1)
     cache, hit = Cache(slots=entries, slab=max(1 << 16, 4 * entries * 64), seed=1, quota=1.0), 0
     for now, key in enumerate(keys, 1):
         if cache.get(1, key, now, page) is not None:

@@ -197,8 +197,7 @@ class Enforcer:
                 elif waiter.batch is None:
                     until = waiter.deadline_ns
                     verdict, whole = self.answers.within(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
-                    tags = outcome.tags if isinstance(outcome, Decision) else ()
-                    self._reply(waiter, verdict, whole, tags)
+                    self._reply(waiter, verdict, whole, Said(flight, outcome))
                 elif freshness.in_time(waiter.deadline_ns, now):
                     waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
                     self._arrived(waiter.batch, now, wall_ms)
@@ -292,8 +291,8 @@ class Enforcer:
         else:
             self._reply(waiter, verdict, whole)
 
-    def _reply(self, waiter: Waiter, verdict: Verdict, whole: bytes, tags: tuple[str, ...] = ()) -> None:
-        self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, tags=tags, asked=waiter))
+    def _reply(self, waiter: Waiter, verdict: Verdict, whole: bytes, said: Said | None = None) -> None:
+        self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, said=said, asked=waiter))
 
     def _advance(self, batch: Batch, now: int, wall_ms: int) -> None:
         """Ask what is not known, or is known but too old: at most twice. Then answer."""

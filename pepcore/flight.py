@@ -136,7 +136,7 @@ class Reply(Struct, frozen=True):
     body: bytes = b""
     bodies: list[bytes] | None = None
     explanation: dict[str, Any] | None = None
-    tags: tuple[str, ...] = ()
-    """What the PDP named, where one decision is the answer."""
+    said: Said | None = None
+    """What the PDP said, where one decision is the answer."""
     asked: Waiter | Batch | None = None
     """What was asked, for the record; None: nothing that is recorded."""

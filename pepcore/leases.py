@@ -1,110 +1,105 @@
 """Leases: permits that are held. A session, a stream, a job: they end when access ends, and their holder is told.
 
 Promises: an explicit revoke of a tag ends every lease that carries it, a block every lease whose subject or chain it
-names; a lease is asked about again before its lifetime ends, at once when policies, entities or the wall clock changed,
-and ends where that gives no permit in time. Whoever was to be told counts as holding until he says that he stopped, or
-until the grace has passed after which a holder without a daemon stops by itself.
+names, before the call returns; a lease is asked about again before its lifetime ends, at once when policies, entities
+or the wall clock changed, and ends where no permit comes in time, also while others wait for the PDP. Whoever was to be
+told counts as holding until he says that he stopped, or until the grace has passed after which a holder without a
+daemon stops by itself. What costs more than a few milliseconds for ten thousand leases is done in slices.
 Never: reads a clock or a socket; keeps an answer (a lease is always asked of the PDP); ends a lease for a tag that
-merely shares a slot with its own.
+merely shares a slot with its own; counts for a lease what was asked before it ended.
 
-INVARIANT: a lease is in `_all` from its permit until its holder has stopped; in the indexes only while it is held.
+INVARIANT: a lease is in `_all`, and counts for its owner, from its permit until its holder has stopped; `held` is true
+of it from its permit until its end, and only then is anything due for it.
 """
 
 from __future__ import annotations
 
-import enum
 import itertools
-from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
-from msgspec import Struct
-
+from .agenda import Agenda
 from .blocks import read_question, tag_of
+from .errors import Overloaded
 from .flight import Partition
 from .freshness import policy_tag
+from .lease import Cause, Lease
 
 AHEAD_NS = 1_000_000_000
 """How long before its lifetime ends a lease is asked about again, at most a quarter of what it has."""
+LATE_NS = 100_000_000
+"""Where asking ahead gains nothing (a window closes), it is asked at the edge itself, and ends so long after it at most
+if nothing is said: what is permitted on both sides of an edge goes on."""
+SAME_NS = 2_000_000
+"""Ends of a lifetime that are so close are the same edge: the PDP counts in milliseconds."""
 AT_ONCE = 128
 """Leases that are with the PDP at one time: the others of ten thousand wait their turn after a reload."""
-
-
-class Cause(enum.IntEnum):
-    """Why a lease ended (bindings/README.md, "lease")."""
-
-    REVOKED = 1
-    BLOCKED = 2
-    DENIED = 3
-    ENDED = 4
-    OVER = 5
-
-
-class Lease(Struct, eq=False):
-    """One held permit. `until_ns`: it is asked about again before, and ends then (CLOCK_BOOTTIME)."""
-
-    number: int
-    to: Any
-    request: int
-    local: int
-    partition: Partition
-    key: bytes
-    principals: tuple[str, ...]
-    resource: str
-    action: str
-    since_ms: int
-    not_after: int = -1
-    tags: frozenset[str] = frozenset()
-    until_ns: int = 0
-    asking: bool = False
-    again: bool = False
-    """Something changed while it was with the PDP: ask once more."""
-    held: bool = True
-    revision: int = 0
-    """At which it ended."""
-    gone_ns: int = 0
-    """When its holder, who has no connection any more, has stopped by itself; 0: he has one."""
+RECHECK_NS = 10_000_000_000
+"""How long the PDP may take over a lease, from when it is first asked; never longer than the lease has."""
+AGAIN_NS = 20_000_000
+"""Until a lease is asked about again, of which no decision could be had."""
+EVERYBODY = -1
+"""Among the owners: all of them."""
 
 
 class Leases:
     """All leases of a daemon. `grace_ns`: how long a holder goes on without a daemon."""
 
-    def __init__(self, grace_ns: int, most: int, numbers: Iterator[int] | None = None) -> None:
-        self.grace_ns, self.most = grace_ns, most
+    def __init__(self, grace_ns: int, most: int, of_one: int = 1 << 30, numbers: Iterator[int] | None = None) -> None:
+        self.grace_ns, self.most, self.of_one = grace_ns, most, of_one
         self.started = self.ended = 0
+        self.on_end: Callable[[Lease], None] | None = None
         self._numbers = numbers if numbers is not None else itertools.count(1)
         self._all: dict[int, Lease] = {}
-        self._tagged: dict[str, set[Lease]] = {}
-        self._blockable: dict[str, set[Lease]] = {}
-        self._of_holder: dict[int, set[Lease]] = {}
-        self._due: list[tuple[int, int, Lease]] = []
-        self._stopping: list[tuple[int, int, Lease]] = []
-        self._order = itertools.count()
+        self._tagged: dict[str, dict[Lease, None]] = {}
+        self._of_holder: dict[int, dict[Lease, None]] = {}
+        self._counted: dict[int, int] = {}
+        self._lost: dict[int, int] = {}
+        self._due: Agenda[Lease] = Agenda()
+        self._ends: Agenda[Lease] = Agenda()
+        self._at_once: deque[Lease] = deque()
+        self._over: deque[Lease] = deque()
+        self._stopping: deque[tuple[int, list[Lease]]] = deque()
         self._asking = 0
 
     def __len__(self) -> int:
         return len(self._all)
 
-    @property
-    def full(self) -> bool:
-        return len(self._all) >= self.most
+    # ---- room ----
+
+    def enter(self, owner: int) -> None:
+        """Somebody asks for a lease: it counts from here on. Raises Overloaded.
+
+        Those of lost holders do not count, who may be here already to ask afresh, up to as many again.
+        """
+        for whose, most in ((EVERYBODY, self.most), (owner, self.of_one)):
+            counted = self._counted.get(whose, 0)
+            if counted - self._lost.get(whose, 0) >= most or counted >= 2 * most:
+                who = "all peers hold" if whose == EVERYBODY else "this peer holds"
+                raise Overloaded("lease", f"{who} {counted} leases: end some that are no longer needed")
+        _count(self._counted, owner, 1)
+
+    def leave(self, owner: int) -> None:
+        """A lease that counted is not held, or not any more."""
+        _count(self._counted, owner, -1)
 
     # ---- a permit is held, and asked about again ----
 
     def hold(
-        self, to: Any, request: int, local: int, partition: Partition, key: bytes, not_after: int, wall_ms: int
-    ) -> Lease:
-        """A permit of this question is held from now on; `renewed` says for how long."""
+        self, to: Any, owner: int, request: int, local: int, partition: Partition, key: bytes, not_after: int,
+        wall_ms: int,
+    ) -> Lease:  # fmt: skip
+        """A permit of this question, which has entered, is held from now on; `renewed` says for how long."""
         question = read_question(key)
         principals = tuple(tag_of(entity) for entity in (question.subject, *question.chain))
         lease = Lease(
-            next(self._numbers), to, request, local, partition, key, principals, tag_of(question.resource),
+            next(self._numbers), to, owner, request, local, partition, key, principals, tag_of(question.resource),
             question.action.name, wall_ms, not_after,
         )  # fmt: skip
         self._all[lease.number] = lease
-        self._of_holder.setdefault(id(to), set()).add(lease)
-        for tag in principals:
-            self._blockable.setdefault(tag, set()).add(lease)
+        self._of_holder.setdefault(id(to), {})[lease] = None
         self.started += 1
         return lease
 
@@ -118,111 +113,181 @@ class Leases:
             self._blockable.setdefault(tag, set()).add(lease)
         self._stop_at(lease, lease.gone_ns)
 
+    def adopt(
+        self, partition: Partition, principals: tuple[str, ...], action: str, resource: str, tags: frozenset[str],
+        since_ms: int, stops_ns: int,
+    ) -> None:  # fmt: skip
+        """A lease of a daemon before this one, whose holder stops then, unless he asks here by then."""
+        owner = partition.owner
+        lease = Lease(
+            next(self._numbers), self, owner, 0, 0, partition, b"", principals, resource, action, since_ms, tags=tags,
+            lost=True,
+        )  # fmt: skip
+        self._all[lease.number] = lease
+        for tag in tags:
+            self._tagged.setdefault(tag, {})[lease] = None
+        _count(self._counted, owner, 1)
+        _count(self._lost, owner, 1)
+        self._stopping.append((stops_ns, [lease]))
+
     def renewed(
         self, lease: Lease, tags: Iterable[str], policies: Iterable[str], until_ns: int, now: int, wall_ms: int
     ) -> None:
         """The PDP permits it, until then at most."""
+        if not lease.held:
+            return
+        same = until_ns <= lease.until_ns + SAME_NS
+        last_ns = until_ns + (LATE_NS if same else 0)
         if lease.not_after >= 0:
-            until_ns = min(until_ns, now + max(0, lease.not_after - wall_ms) * 1_000_000)
-        self._answered(lease)
+            last_ns = min(last_ns, now + max(0, lease.not_after - wall_ms) * 1_000_000)
         self._unindex(lease)
         lease.tags = frozenset((*lease.principals, lease.resource, *tags, *map(policy_tag, policies)))
         for tag in lease.tags:
-            self._tagged.setdefault(tag, set()).add(lease)
-        lease.until_ns = until_ns
-        ahead = min(AHEAD_NS, (until_ns - now) // 4)
-        self._soon(lease, now if lease.again else max(now, until_ns - ahead))
-        lease.again = False
+            self._tagged.setdefault(tag, {})[lease] = None
+        lease.until_ns, lease.ends_ns, lease.tried = until_ns, last_ns, False
+        self._ends.set(lease, last_ns)
+        self._due.set(lease, until_ns if same else until_ns - min(AHEAD_NS, max(0, until_ns - now) // 4))
+        self._answered(lease)
 
-    def recheck(self, now: int) -> None:
-        """Policies, entities or the wall clock changed: ask about every lease again."""
+    def undecided(self, lease: Lease, now: int) -> None:
+        """No decision could be had about it: it is asked about again, as long as it lasts."""
+        if lease.held:
+            self._due.set(lease, now + AGAIN_NS)
+            self._answered(lease)
+
+    def recheck(self) -> None:
+        """Policies, entities or the wall clock changed: ask about every lease again, those that end first before."""
+        waiting = []
         for lease in self._all.values():
             if lease.held and lease.asking:
                 lease.again = True
             elif lease.held:
-                self._soon(lease, now)
+                waiting.append(lease)
+        waiting.sort(key=attrgetter("ends_ns"))
+        self._at_once = deque(waiting)
 
     def due(self, now: int) -> Lease | None:
-        """A lease to ask the PDP about, as far as there is room there; the caller answers with `renewed` or `end`."""
-        while self._due and self._asking < AT_ONCE and self._due[0][0] <= now:
-            _, _, lease = heappop(self._due)
-            if lease.held and not lease.asking:
-                lease.asking = True
-                self._asking += 1
-                return lease
-        return None
+        """A lease to ask the PDP about, as far as there is room; `renewed`, `undecided` or `end` is the answer."""
+        if self._asking >= AT_ONCE:
+            return None
+        lease: Lease | None = None
+        while lease is None and self._at_once:
+            first = self._at_once.popleft()
+            if first.held and not first.asking:
+                lease = first
+        lease = lease or self._due.pop(now)
+        if lease is not None:
+            self._due.drop(lease)
+            if not lease.tried:
+                lease.tried, lease.ends_ns = True, min(lease.ends_ns, now + RECHECK_NS)
+                self._ends.set(lease, lease.ends_ns)
+            lease.asking = True
+            self._asking += 1
+        return lease
+
+    def over(self, now: int) -> Lease | None:
+        """A lease whose time has come, whatever it waits for; the caller ends it."""
+        return self._ends.pop(now)
 
     def next_due(self) -> int | None:
-        """When `due` or `stopped` has something to do, or None."""
-        while self._due and not (self._due[0][2].held and not self._due[0][2].asking):
-            heappop(self._due)
-        nearest = [heap[0][0] for heap in (self._due if self._asking < AT_ONCE else [], self._stopping) if heap]
-        return min(nearest, default=None)
-
-    def _soon(self, lease: Lease, at: int) -> None:
-        heappush(self._due, (at, next(self._order), lease))
+        """When `due`, `over` or `stopped` has something to do, or None; 0: at once."""
+        times = [self._ends.first()]
+        if self._asking < AT_ONCE:
+            times += [0 if self._at_once else None, self._due.first()]
+        if self._stopping:
+            times.append(self._stopping[0][0])
+        return min((at for at in times if at is not None), default=None)
 
     def _answered(self, lease: Lease) -> None:
         if lease.asking:
             lease.asking = False
             self._asking -= 1
+        if lease.again and lease.held:
+            self._at_once.append(lease)
+        lease.again = False
 
     # ---- the end ----
 
-    def revoked(self, tags: Iterable[str], revision: int) -> list[Lease]:
-        """End every lease that carries one of these tags; the caller tells the holders."""
-        found = {lease for tag in tags for lease in self._tagged.get(tag, ())}
-        return [self.end(lease, revision) for lease in sorted(found, key=lambda lease: lease.number)]
+    def revoked(self, tags: Iterable[str], revision: int, reason: str) -> None:
+        """End every lease that carries one of these tags."""
+        for tag in tags:
+            for lease in self._tagged.get(tag, ()):
+                self.end(lease, revision, Cause.REVOKED, reason)
 
-    def revoked_all(self, revision: int) -> list[Lease]:
+    def revoked_all(self, revision: int, reason: str) -> None:
         """End every lease."""
-        return [self.end(lease, revision) for lease in list(self._all.values()) if lease.held]
+        for lease in self._all.values():
+            self.end(lease, revision, Cause.REVOKED, reason)
 
-    def blocked(self, tag: str, revision: int) -> list[Lease]:
+    def blocked(self, tag: str, revision: int, reason: str) -> None:
         """End every lease of whom a block names."""
-        found = self._blockable.get(tag, ())
-        return [self.end(lease, revision) for lease in sorted(found, key=lambda lease: lease.number)]
+        for lease in self._tagged.get(tag, ()):
+            if tag in lease.principals:
+                self.end(lease, revision, Cause.BLOCKED, reason)
 
-    def end(self, lease: Lease, revision: int) -> Lease:
-        """End one lease. Its holder still has to be told, or to stop by itself."""
+    def end(self, lease: Lease, revision: int, cause: Cause, reason: str) -> None:
+        """End one lease, if it is held. Its holder still has to be told, or to stop by itself."""
+        if not lease.held:
+            return
+        lease.held, lease.revision, lease.cause, lease.reason = False, revision, cause, reason
+        self._due.drop(lease)
+        self._ends.drop(lease)
         self._answered(lease)
-        self._unindex(lease)
-        for tag in lease.principals:
-            self._drop(self._blockable, tag, lease)
-        lease.held, lease.revision = False, revision
         self.ended += 1
-        if lease.gone_ns:
-            self._stop_at(lease, lease.gone_ns)
-        return lease
+        self._over.append(lease)
+        if self.on_end is not None:
+            self.on_end(lease)
 
-    def given_up(self, number: int, to: Any) -> Lease | None:
-        """A holder says that it has stopped. Returns the lease if it was still held."""
+    @property
+    def telling(self) -> bool:
+        """Whether holders have to be told."""
+        return bool(self._over)
+
+    def to_tell(self, most: int) -> list[Lease]:
+        """So many of those that ended, whose holders are there and have to be told now."""
+        found: list[Lease] = []
+        while self._over and most > 0:
+            lease = self._over.popleft()
+            most -= 1
+            self._unindex(lease)
+            if lease.number in self._all and not lease.lost:
+                found.append(lease)
+        return found
+
+    def given_up(self, number: int, to: Any) -> bool:
+        """A holder says that it has stopped; False: he holds no such lease, as far as we know."""
         lease = self._all.get(number)
         if lease is None or lease.to is not to:
-            return None
-        was = lease if lease.held else None
-        if lease.held:
-            self.end(lease, lease.revision)
+            return False
+        self.end(lease, lease.revision, Cause.ENDED, "given up")
+        mine = self._of_holder[id(to)]
+        del mine[lease]
+        if not mine:
+            del self._of_holder[id(to)]
         self._forget(lease)
-        return was
+        return True
 
     def lost(self, to: Any, now: int) -> None:
         """A holder has no connection any more: it stops by itself when its grace is over."""
-        for lease in self._of_holder.pop(id(to), ()):
-            lease.gone_ns = now + self.grace_ns
-            self._stop_at(lease, lease.gone_ns)
+        leases = list(self._of_holder.pop(id(to), ()))
+        for lease in leases:
+            lease.lost = True
+            _count(self._lost, lease.owner, 1)
+        if leases:
+            self._stopping.append((now + self.grace_ns, leases))
 
-    def stopped(self, now: int) -> list[Lease]:
-        """Forget those whose holders have stopped by now; returns the ones that were still held."""
-        were: list[Lease] = []
-        while self._stopping and self._stopping[0][0] <= now:
-            _, _, lease = heappop(self._stopping)
-            if lease.number in self._all:
-                if lease.held:
-                    lease.gone_ns = 0  # it is forgotten here, at once
-                    were.append(self.end(lease, lease.revision))
+    def stopped(self, now: int, most: int) -> None:
+        """Forget so many of those whose holders have stopped by now."""
+        while self._stopping and self._stopping[0][0] <= now and most > 0:
+            leases = self._stopping[0][1]
+            while leases and most > 0:
+                lease = leases.pop()
+                most -= 1
+                self.end(lease, lease.revision, Cause.ENDED, "its holder is gone")
+                _count(self._lost, lease.owner, -1)
                 self._forget(lease)
-        return were
+            if not leases:
+                self._stopping.popleft()
 
     def untold(self, revision: int) -> int:
         """Holders of leases that ended at this revision or before, and who have not stopped yet as far as we know."""
@@ -237,25 +302,21 @@ class Leases:
         """Every lease that is held, oldest first."""
         return [lease for lease in self._all.values() if lease.held]
 
-    def _stop_at(self, lease: Lease, at: int) -> None:
-        heappush(self._stopping, (at, next(self._order), lease))
-
     def _forget(self, lease: Lease) -> None:
         del self._all[lease.number]
-        mine = self._of_holder.get(id(lease.to))
-        if mine is not None:
-            mine.discard(lease)
-            if not mine:
-                del self._of_holder[id(lease.to)]
+        self.leave(lease.owner)
 
     def _unindex(self, lease: Lease) -> None:
         for tag in lease.tags:
-            self._drop(self._tagged, tag, lease)
+            found = self._tagged.get(tag)
+            if found is not None:
+                found.pop(lease, None)
+                if not found:
+                    del self._tagged[tag]
 
-    @staticmethod
-    def _drop(index: dict[str, set[Lease]], tag: str, lease: Lease) -> None:
-        found = index.get(tag)
-        if found is not None:
-            found.discard(lease)
-            if not found:
-                del index[tag]
+
+def _count(counts: dict[int, int], owner: int, step: int) -> None:
+    for whose in (EVERYBODY, owner):
+        counts[whose] = counts.get(whose, 0) + step
+        if not counts[whose]:
+            del counts[whose]

@@ -18,7 +18,6 @@ from ..blocks import Block
 from ..config import LONGEST_GRACE_MS
 from ..core.gate import Ask
 from ..errors import BadRequest, Fault, NotAvailable, Overloaded, Refused
-from ..leases import Cause
 from ..wire import Acknowledged, Op, error, pack, read_block, read_leases, read_revoke, reply
 from . import clock, logs
 from .handover import Successor
@@ -52,7 +51,7 @@ class Administration:
             elif ask.op == Op.TAKEOVER:
                 self._take_over(connection, ask)
             elif ask.op == Op.END_LEASE:
-                self._service.leasing.end_by_hand(ask)
+                self._service.leasing.end_by_hand(connection, ask)
                 connection.send(reply(ask.op, ask.id, ask.local, b""))
             else:
                 return False
@@ -62,15 +61,12 @@ class Administration:
 
     def _revoke(self, connection: Connection, ask: Ask) -> None:
         wanted = read_revoke(ask.rest)
-        revocation = self._service.enforcer.revocation
-        leases = self._service.leasing.leases
+        leasing = self._service.leasing
         if wanted.all:
-            revision = revocation.revoke_all()
-            ended = leases.revoked_all(revision)
+            revision = leasing.tenure.revoke_all(wanted.reason)
         else:
-            revision = revocation.revoke(wanted.tags)
-            ended = leases.revoked(wanted.tags, revision)
-        self._service.leasing.tell(ended, Cause.REVOKED, wanted.reason)
+            revision = leasing.tenure.revoke(wanted.tags, wanted.reason)
+        leasing.tell()
         self.revokes += 1
         logs.info(
             "revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), reason=wanted.reason,
@@ -96,8 +92,8 @@ class Administration:
                 raise Overloaded("block", "the list of blocks is full: lift some that are no longer needed")
             by = f"uid {connection.peer.uid}"
             revision = revocation.block(Block(wanted.tag, wanted.reason, wall_ms, wanted.until, by))
-            ended = self._service.leasing.leases.blocked(wanted.tag, revision)
-            self._service.leasing.tell(ended, Cause.BLOCKED, wanted.reason)
+            self._service.leasing.tenure.blocked(wanted.tag, revision, wanted.reason)
+            self._service.leasing.tell()
         self.blocks_set += not wanted.lift
         event = "unblocked" if wanted.lift else "blocked"
         logs.info(event, uid=connection.peer.uid, tag=wanted.tag, reason=wanted.reason, revision=revision)

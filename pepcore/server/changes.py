@@ -16,6 +16,7 @@ FIXED = {
     "limits": ("frame", "depth", "values"),
     "record": ("keep", "folder", "keys", "plain", "heads", "syslog"),
     "cache": ("slots", "slab_mib", "quota"),
+    "leases": ("held", "held_per_peer", "grace"),
 }
 
 

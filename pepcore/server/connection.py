@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from ..core.counts import Counts
 from ..core.gate import Ask, Stream
 from ..flight import Partition
+from ..tenure import Holder
 from . import logs
-from .leasing import Leaseholder
 from .peer import Peer
 from .replies import Explaining
 from .turn import Turn
@@ -41,7 +41,7 @@ class Connection:
         self.asks: deque[Ask] = deque()
         self.asked_ns = 0
         self.waiting = 0
-        self.explaining, self.leasing = Explaining(self), Leaseholder(self)
+        self.explaining, self.leasing = Explaining(self), Holder(self, peer.owner)
         self.partitions: list[Partition] = []
         self.counts: Counts | None = None
         """Where this client counts the hits that it serves by itself, in its first partition."""
@@ -143,6 +143,11 @@ class Connection:
 
     # ---- writing ----
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return self._queued
+
     def send(self, data: bytes) -> None:
         """Send replies. What the kernel does not take waits here, and nothing is read from the peer until it went."""
         if self.closed:
@@ -238,4 +243,4 @@ class Connection:
         self._turn.close()
         self.stream.close()
         self._partial = self._unread = None
-        del self.explaining
+        del self.explaining, self.leasing

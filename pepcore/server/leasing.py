@@ -1,23 +1,29 @@
 """Leases on the wire: asked for, held by a connection, asked about again, ended and told.
 
-Promises: a lease that ended is told to its holder in the same turn of the loop; a re-evaluation gets no longer than the
-lease still has; a connection that goes leaves its leases to the grace of their holders.
-Never: serves a lease from the cache; ends one because its own question waits behind others after a reload.
+Promises: holders are told in the same turn of the loop, but where very many leases end at once: those are told in
+slices, while others are served, and no faster than each holder reads; a connection that goes leaves its leases to the
+grace of their holders.
+Never: decides when a lease ends (`tenure.py` does).
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import struct
+from collections import deque
 from collections.abc import Iterable
+from itertools import count
 from typing import TYPE_CHECKING
 
 from ..audit import entries
 from ..core.gate import Ask
 from ..core.page import SLOT_TIMED
-from ..errors import BadRequest, Overloaded
+from ..errors import BadRequest
 from ..flight import Partition, Reply
-from ..leases import Cause, Lease, Leases
+from ..lease import Cause, Lease
+from ..leases import Leases
+from ..tenure import Tenure
 from ..wire import Op, reply
 from . import clock
 from .handover import HeldBefore
@@ -28,67 +34,55 @@ if TYPE_CHECKING:
 
 LOOK_NS = 1_000_000_000
 """At least so often the wall clock is looked at while leases are held."""
-RECHECK_NS = 10_000_000_000
-"""How long a re-evaluation may wait after a reload; never longer than the lease has."""
+SLICE = 128
+"""Leases that are told, or forgotten, in one turn of the loop."""
+UNREAD = 65_536
+"""Bytes that wait for a holder, above which he is told of no more leases before he has read: what he does not read in
+time ends his connection, and that of a holder is not to end by what he is told."""
+SLOWLY_S = 0.005
+"""Until those are looked at again who read slowly."""
+LONGEST = 1024
 _END = struct.Struct("<QQQB7x")
 _NUMBER = struct.Struct("<Q")
 _TIMED = SLOT_TIMED.to_bytes(2, "little")
-
-
-class Leaseholder:
-    """Stands for a connection where it asks for a lease."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.asked: dict[int, tuple[Partition, bytes, int]] = {}
-
-
-class Recheck:
-    """Stands for a lease that is asked about again: nobody is sent what is decided."""
-
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
 
 
 class Leasing:
     """The leases of a service."""
 
     def __init__(self, service: Service, grace_ns: int, most: int, per_peer: int) -> None:
-        self.leases = Leases(grace_ns, most)
-        self._service, self._per_peer = service, per_peer
-        self._of_owner: dict[int, int] = {}
+        # a number that an administrator has from a daemon before this one is not to end another lease here
+        self.leases = Leases(grace_ns, most, per_peer, count(secrets.randbits(40)))
+        self.leases.on_end = self._ended
+        self.tenure = Tenure(service.enforcer, self.leases)
+        self._service = service
         self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.Handle | None = None
+        self._slow: dict[Connection, deque[Lease]] = {}
         self._seen = service.page.revision
 
     # ---- asking ----
 
     def ask(self, connection: Connection, ask: Ask, deadline_ns: int, now: int, wall_ms: int) -> None:
         """A connection wants to hold a permit. Raises Overloaded or BadRequest."""
-        service, owner, asked = self._service, connection.peer.owner, connection.leasing.asked
-        if self.leases.full or self._of_owner.get(owner, 0) + len(asked) >= self._per_peer:
-            raise Overloaded("lease", f"{len(self.leases)} leases are held: end some that are no longer needed")
-        if ask.id in asked:
-            raise BadRequest("request id", f"`{ask.id}` is asked for already on this connection")
-        partition = service.partitions[ask.partition]
-        asked[ask.id] = partition, ask.question, ask.not_after
-        service.enforcer.ask(
-            partition, connection.leasing, ask.id, ask.local, ask.question, now, wall_ms,
-            deadline_ns=deadline_ns, not_after=ask.not_after,
-        )  # fmt: skip
+        partition = self._service.partitions[ask.partition]
+        self.tenure.ask(
+            connection.leasing, partition, ask.id, ask.local, ask.question, deadline_ns, ask.not_after, now, wall_ms
+        )
 
-    def answered(self, r: Reply) -> bytes:
-        """What a holder is sent that asked for a lease: the verdict, with the lease's number where it permits."""
-        holder: Leaseholder = r.to
-        partition, key, not_after = holder.asked.pop(r.request)
-        assert r.verdict is not None, "a lease is a single question"
+    def answered(self, r: Reply) -> bytes | None:
+        """What a holder is sent that asked for a lease: the verdict, with the lease's number where it permits. None:
+        nothing yet."""
+        now = clock.now()
+        lease = self.tenure.answered(r, now, clock.wall_ms())
+        if lease is True:
+            asyncio.get_running_loop().call_soon(self._service.idle)
+            return None
         body = r.body
-        if r.verdict.permit:
-            now, wall_ms = clock.now(), clock.wall_ms()
-            lease = self.leases.hold(holder, r.request, r.local, partition, key, not_after, wall_ms)
-            self._of_owner[partition.owner] = self._of_owner.get(partition.owner, 0) + 1
-            self._renew(lease, r, now, wall_ms)
+        if lease:
+            partition = lease.partition
             self._service.recording.note(
-                entries.LeaseStart, lease=lease.number, decision=r.verdict.number, uid=partition.uid,
+                entries.LeaseStart, lease=lease.number, decision=int.from_bytes(body[16:24], "little"), uid=partition.uid,
                 point=partition.point,
             )  # fmt: skip
             body = body[:16] + _NUMBER.pack(lease.number) + body[24:]
@@ -97,67 +91,75 @@ class Leasing:
 
     def rechecked(self, r: Reply) -> None:
         """The PDP was asked about a lease again."""
-        lease: Lease = r.to.lease
-        assert r.verdict is not None, "a lease is a single question"
-        now, wall_ms = clock.now(), clock.wall_ms()
-        if not lease.held:
-            return
-        if r.verdict.permit:
-            self._renew(lease, r, now, wall_ms)
-        else:
-            over = 0 <= lease.not_after <= wall_ms
-            ended = self.leases.end(lease, self._service.page.revision)
-            self.tell([ended], Cause.OVER if over else Cause.DENIED, r.verdict.error or r.verdict.reason)
-        self._arm(now)
-
-    def _renew(self, lease: Lease, r: Reply, now: int, wall_ms: int) -> None:
-        assert r.verdict is not None
-        until = r.verdict.expires_ns or now + self._service.enforcer.times.permit_ms * 1_000_000
-        self.leases.renewed(lease, r.tags, r.verdict.policies, until, now, wall_ms)
+        self.tenure.rechecked(r, clock.now(), clock.wall_ms())
+        self.tell()
 
     # ---- the end ----
 
-    def tell(self, ended: Iterable[Lease], cause: Cause, reason: str) -> None:
-        """Tell the holders why their leases ended, each connection at once."""
-        boot = self._service.page.boot
-        frames: dict[Connection, list[bytes]] = {}
-        text = reason.encode("utf-8", "replace")[:1024]
-        for lease in ended:
-            self._count_down(lease)
-            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=cause.name.lower())
-            body = _END.pack(lease.number, boot, lease.revision, cause) + text
-            if not lease.gone_ns:
-                frames.setdefault(lease.to.connection, []).append(reply(Op.END_LEASE, lease.request, lease.local, body))
-        for connection, told in frames.items():
-            connection.send(b"".join(told))
+    def tell(self) -> None:
+        """Tell the holders why their leases ended; the timer is set anew."""
+        if self._telling is None:
+            self._tell()
         self._arm(clock.now())
+
+    def _tell(self) -> None:
+        """Tell a slice, each connection at once."""
+        self._telling = None
+        for lease in self.leases.to_tell(SLICE):
+            self._slow.setdefault(lease.to.connection, deque()).append(lease)
+        left = SLICE
+        for connection in list(self._slow):
+            if left <= 0:
+                break
+            if connection.closed:
+                del self._slow[connection]
+            elif connection.queued <= UNREAD:
+                left -= self._tell_one(connection, min(left, SLICE))
+        if self.leases.telling or left <= 0:
+            self._telling = asyncio.get_running_loop().call_soon(self._tell)
+        elif self._slow:
+            self._telling = asyncio.get_running_loop().call_later(SLOWLY_S, self._tell)
+
+    def _tell_one(self, connection: Connection, most: int) -> int:
+        """Tell one holder of so many leases; returns of how many it was."""
+        boot, waiting = self._service.page.boot, self._slow.pop(connection)
+        told: list[bytes] = []
+        while waiting and len(told) < most:
+            lease = waiting.popleft()
+            reason = lease.reason.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").encode()
+            body = _END.pack(lease.number, boot, lease.revision, lease.cause) + reason
+            told.append(reply(Op.END_LEASE, lease.request, lease.local, body))
+        if waiting:
+            self._slow[connection] = waiting  # as the last: the others come first
+        connection.send(b"".join(told))
+        return len(told)
 
     def give_up(self, connection: Connection, ask: Ask) -> None:
         """A holder has stopped, by itself or because it was told. Raises BadRequest."""
-        lease = self.leases.given_up(number_in(ask), connection.leasing)
-        if lease is not None:
-            self._count_down(lease)
-            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause="given up")
+        self.leases.given_up(number_in(ask), connection.leasing)
 
-    def end_by_hand(self, ask: Ask) -> None:
-        """An administrator ends one lease. Raises BadRequest where it is not held."""
+    def end_by_hand(self, connection: Connection, ask: Ask) -> None:
+        """An administrator ends one lease. Raises BadRequest where it is not held.
+
+        One that he holds himself, on this connection, he gives up, as everywhere.
+        """
         number = number_in(ask)
         lease = self.leases.get(number)
-        if lease is None:
-            raise BadRequest("lease", f"`{number}` is not held: `pepcore leases` lists those that are")
-        self.tell([self.leases.end(lease, self._service.page.revision)], Cause.ENDED, "ended by an administrator")
+        if lease is None or lease.to is connection.leasing:
+            if not self.leases.given_up(number, connection.leasing):
+                raise BadRequest("lease", f"`{number}` is not held: `pepcore leases` lists those that are")
+            return
+        self.leases.end(lease, self._service.page.revision, Cause.ENDED, "ended by an administrator")
+        self.tell()
 
     def gone(self, connection: Connection) -> None:
         """A connection has ended."""
         now = clock.now()
-        self.leases.lost(connection.leasing, now)
+        self.tenure.gone(connection.leasing, now)
         self._arm(now)
 
-    def _count_down(self, lease: Lease) -> None:
-        owner = lease.partition.owner
-        self._of_owner[owner] -= 1
-        if not self._of_owner[owner]:
-            del self._of_owner[owner]
+    def _ended(self, lease: Lease) -> None:
+        self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=lease.cause.name.lower())
 
     # ---- from one daemon to the next ----
 
@@ -166,7 +168,7 @@ class Leasing:
         return [
             HeldBefore(
                 lease.principals, lease.action, lease.resource, tuple(lease.tags), lease.partition.point,
-                lease.partition.uid, lease.since_ms, max(1, (lease.gone_ns - now) // 1_000_000),
+                lease.partition.uid, lease.since_ms, self.leases.grace_ns // 1_000_000,
             )
             for lease in self.leases.held()
         ]  # fmt: skip
@@ -175,23 +177,19 @@ class Leasing:
         """Leases of a predecessor: they can be revoked, and are forgotten when their holders have stopped."""
         now = clock.now()
         for held in before:
-            partition = Partition(0, 0, held.point, uid=held.uid)
-            lease = Lease(
-                0, self, 0, 0, partition, b"", held.principals, held.resource, held.action, held.since_ms,
-                tags=frozenset(held.tags), gone_ns=now + held.left_ms * 1_000_000,
+            self.leases.adopt(
+                Partition(0, 0, held.point, uid=held.uid), held.principals, held.action, held.resource,
+                frozenset(held.tags), held.since_ms, now + held.left_ms * 1_000_000,
             )  # fmt: skip
-            self.leases.adopt(lease)
-            self._of_owner[0] = self._of_owner.get(0, 0) + 1
         self._arm(now)
 
     # ---- time ----
 
     def recheck(self) -> None:
         """What every lease hangs on has changed."""
-        now = clock.now()
         self._seen = self._service.page.revision
-        self.leases.recheck(now)
-        self._arm(now)
+        self.leases.recheck()
+        self._arm(clock.now())
 
     def _arm(self, now: int) -> None:
         if self._timer is not None:
@@ -209,17 +207,10 @@ class Leasing:
         now, wall_ms = service.misses.clocks()
         if not service.page.untouched(_TIMED, self._seen):
             self.recheck()
-        for stopped in self.leases.stopped(now):
-            self._count_down(stopped)
-            self._service.recording.note(entries.LeaseEnd, lease=stopped.number, cause="lost")
-        while (lease := self.leases.due(now)) is not None:
-            left = max(1, min(lease.until_ns - now, RECHECK_NS))
-            service.enforcer.ask(
-                lease.partition, Recheck(lease), lease.number, 0, lease.key, now, wall_ms,
-                deadline_ns=left, not_after=lease.not_after,
-            )  # fmt: skip
+        self.leases.stopped(now, SLICE)
+        self.tenure.look(now, wall_ms)
         service.progress(now, wall_ms)
-        self._arm(now)
+        self.tell()
 
     def shown(self) -> list[dict[str, object]]:
         """What administrators see of the leases that are held."""
@@ -227,7 +218,7 @@ class Leasing:
             {
                 "lease": lease.number, "subject": lease.principals[0], "chain": list(lease.principals[1:]),
                 "action": lease.action, "resource": lease.resource, "point": lease.partition.point,
-                "uid": lease.partition.uid, "since": lease.since_ms, "lost": bool(lease.gone_ns),
+                "uid": lease.partition.uid, "since": lease.since_ms, "lost": lease.lost,
             }
             for lease in self.leases.held()
         ]  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..flight import Reply
-from .leasing import Leaseholder, Recheck
+from ..tenure import Holder, Recheck
 from .replies import Explaining, frame_of
 
 if TYPE_CHECKING:
@@ -55,10 +55,11 @@ class Outbox:
         if isinstance(r.to, Recheck):
             leasing.rechecked(r)
             return
-        to: Connection = r.to.connection if isinstance(r.to, Explaining | Leaseholder) else r.to
-        to.waiting -= 1
-        frame = leasing.answered(r) if isinstance(r.to, Leaseholder) else frame_of(r)
-        out.setdefault(to, []).append(frame)
+        to: Connection = r.to.connection if isinstance(r.to, Explaining | Holder) else r.to
+        frame = leasing.answered(r) if isinstance(r.to, Holder) else frame_of(r)
+        if frame is not None:  # a lease may have to be asked for once more
+            to.waiting -= 1
+            out.setdefault(to, []).append(frame)
 
 
 def _write(out: Frames) -> None:

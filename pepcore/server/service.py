@@ -9,11 +9,9 @@ Never: serves an answer of an older policy set after a reload was announced; let
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,18 +19,16 @@ from typing import Any
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
-from ..core.obligation import check
 from ..core.page import LEASE_NS
 from ..enforcer import Enforcer
 from ..errors import ConfigError, Overloaded, Refused
 from ..flight import Flight, Partition
 from ..model import Decision
-from ..pdp.cedar import Cedar
-from ..pdp.cedar_source import Source, build
 from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .administration import Administration
 from .blockfile import BlockFile
+from .building import built
 from .changes import keep_fixed, times
 from .connection import Connection
 from .leasing import Leasing
@@ -295,24 +291,3 @@ class Service:
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()
-
-
-def built(source: Source) -> asyncio.Future[Cedar | None]:
-    """The set, built by a thread that nobody waits for at the end; None where it cannot be (a worker says why)."""
-    loop = asyncio.get_running_loop()
-    said: asyncio.Future[Cedar | None] = loop.create_future()
-
-    def tell(cedar: Cedar | None) -> None:
-        if not said.done():
-            said.set_result(cedar)
-
-    def attempt() -> None:
-        try:
-            cedar = build(source, check)
-        except Exception:  # the worker meets it too, and its answer says so
-            cedar = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, cedar)
-
-    threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
-    return said
