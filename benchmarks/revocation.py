@@ -2,7 +2,7 @@
 
 Promises: one blocking socket in Python on both sides of a ratio, frames encoded before; rounds alternate; with the
 record and without it, side by side.
-Never: leaves out the disk: a revoke is acknowledged when its record is on it; what a bare fdatasync costs stands beside.
+Never: leaves out the disk: a revoke is acknowledged when its record is on it, and a bare fdatasync stands beside.
 """
 
 from __future__ import annotations

@@ -103,16 +103,6 @@ class Leases:
         self.started += 1
         return lease
 
-    def adopt(self, lease: Lease) -> None:
-        """A lease of a daemon before this one: its holder stops at `gone_ns`, unless he asks here by then."""
-        lease.number = next(self._numbers)
-        self._all[lease.number] = lease
-        for tag in lease.tags:
-            self._tagged.setdefault(tag, set()).add(lease)
-        for tag in lease.principals:
-            self._blockable.setdefault(tag, set()).add(lease)
-        self._stop_at(lease, lease.gone_ns)
-
     def adopt(
         self, partition: Partition, principals: tuple[str, ...], action: str, resource: str, tags: frozenset[str],
         since_ms: int, stops_ns: int,

@@ -80,11 +80,10 @@ class Leasing:
             return None
         body = r.body
         if lease:
-            partition = lease.partition
+            of, decision = lease.partition, int.from_bytes(body[16:24], "little")
             self._service.recording.note(
-                entries.LeaseStart, lease=lease.number, decision=int.from_bytes(body[16:24], "little"), uid=partition.uid,
-                point=partition.point,
-            )  # fmt: skip
+                entries.LeaseStart, lease=lease.number, decision=decision, uid=of.uid, point=of.point
+            )
             body = body[:16] + _NUMBER.pack(lease.number) + body[24:]
             self._arm(now)
         return reply(Op.LEASE, r.request, r.local, body)

@@ -10,20 +10,20 @@ processes.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import os
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
 from . import frames
-from .administration import Acknowledgement, Administration
+from .aioadmin import AsyncAdministration
+from .aioleases import Asking, AsyncLease, OnAsyncEnd, ask, refused
 from .channel import Channel, dial
 from .client import Batch, boottime_ns
 from .frames import Request
@@ -45,10 +45,13 @@ from .questions import (
 from .settings import Settings
 from .stream import Lost
 
+if TYPE_CHECKING:
+    from .holding import Holder
+
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncAdministration):
     """A connection to the daemon, as `pepcore.aconnect` makes it. Nothing is opened before the first question."""
 
     def __init__(
@@ -59,11 +62,11 @@ class AsyncClient:
         point: str | None = None,
         handles: Collection[str] = (),
     ) -> None:
-        self._settings = Settings(path, deadline, point, handles)
+        super().__init__(Settings(path, deadline, point, handles))
         self._channel: Channel | None = None
         self._kept = table(None)
         self._sharing: Channel | None = None
-        self._administration = Administration(self._settings)
+        self._holder: Holder | None = None
         self._closed = False
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
         _clients.add(self)
@@ -176,37 +179,46 @@ class AsyncClient:
             Request(frames.EXPLAIN, question, *frames.tail(not_after, min_revision)), self._until(), frames.plain
         )
 
-    async def revoke(
+    def lease(
         self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
         *,
-        subject: EntityLike | None = None,
-        resource: EntityLike | None = None,
-        tag: str | Iterable[str] | None = None,
-        all: bool = False,
-        reason: str = "",
-    ) -> Acknowledgement:
-        """See `pepclient.Client.revoke`. Waits in a thread."""
-        given = {"subject": subject, "resource": resource, "tag": tag, "all": all, "reason": reason}
-        return await asyncio.to_thread(self._administration.revoke, **given)  # type: ignore[arg-type]
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        on_end: OnAsyncEnd | None = None,
+    ) -> Asking:
+        """A permit that is held: `async with pep.lease(...) as lease`, or `lease = await pep.lease(...)`.
 
-    async def block(
-        self, subject: EntityLike, *, for_: float | datetime.timedelta | None = None, reason: str = ""
-    ) -> Acknowledgement:
-        """See `pepclient.Client.block`. Waits in a thread."""
-        return await asyncio.to_thread(self._administration.block, subject, for_=for_, reason=reason)
+        See `pepclient.Client.lease`. `on_end(lease)` may be a coroutine function; it runs in this event loop.
+        """
+        asked = dict(context) if isinstance(context, dict) else context  # the caller may change its own meanwhile
+        return Asking(lambda: self._lease(subject, action, resource, asked, on_behalf_of, not_after, on_end))
 
-    async def unblock(self, subject: EntityLike) -> Acknowledgement:
-        """See `pepclient.Client.unblock`. Waits in a thread."""
-        return await asyncio.to_thread(self._administration.unblock, subject)
+    async def _lease(
+        self, subject: Any, action: Any, resource: Any, context: Any, on_behalf_of: Any, not_after: Any, on_end: Any
+    ) -> AsyncLease:
+        from .holding import Holder  # a thread and what it needs, for those who hold something
 
-    async def blocks(self) -> list[dict[str, Any]]:
-        """See `pepclient.Client.blocks`. Waits in a thread."""
-        return await asyncio.to_thread(self._administration.blocks)
+        try:
+            question = canonical(subject, action, resource, context, on_behalf_of)
+            tail = frames.tail(not_after, None)
+            if self._closed:
+                raise Unreachable("", "this client was closed")
+        except Fault as fault:
+            return refused(fault)
+        if self._holder is None:
+            self._holder = Holder(self._settings)
+        return await ask(self._holder, question, tail, on_end, self._settings.deadline)
 
     async def close(self) -> None:
         """Close the connection. What waits for it, and what is asked afterwards, is a deny."""
         self._closed = True
         self._kept.renew(nobody())
+        if self._holder is not None:
+            self._holder.close()
         if self._channel is not None:
             self._channel.end(Unreachable("", "this client was closed"))
 

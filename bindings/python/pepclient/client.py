@@ -24,7 +24,7 @@ from .administration import Administration
 from .frames import Request
 from .guard import P, R, enforced, guarded
 from .kept import nobody, table, under
-from .leases import Lease, OnEnd
+from .leases import Lease, OnEnd, refused
 from .mapped import Shared
 from .place import absent
 from .pool import Pool
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _making = threading.Lock()
+os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
 
 def boottime_ns() -> int:
@@ -224,23 +225,19 @@ class Client(Administration):
         """
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
+            if self._pool.closed:
+                raise Unreachable("", "this client was closed")
             holder = self._holder_of_leases()
             lease = Lease(holder, question, frames.tail(not_after, None), on_end)
+            return holder.ask(lease, boottime_ns() / 1e9 + self._settings.deadline)
         except Fault as fault:
-            lease = Lease(None, b"", (0, b""), None)
-            lease.verdict = deny(fault)
-            return lease
-        try:
-            holder.ask(lease, self._until())
-        except Fault as fault:
-            lease.verdict = deny(fault)
-        return lease
+            return refused(fault)
 
     def _holder_of_leases(self) -> Holder:
         from .holding import Holder  # a thread and what it needs, for those who hold something
 
         with _making:
-            if self._holder is None or self._holder.elsewhere:
+            if self._holder is None:
                 self._holder = Holder(self._settings)
             return self._holder
 

@@ -120,18 +120,18 @@ def body_length(head: bytes | bytearray, op: int, request_id: int, partition: in
     return length, got == ERROR
 
 
-def whole(data: bytearray, limit: int) -> tuple[int, int, bytes] | None:
-    """Cut the first whole frame off: op, request id, body; None: it is not whole yet. Raises BadFrame."""
+def whole(data: bytearray, limit: int) -> tuple[int, int, int, bytes] | None:
+    """Cut the first whole frame off: op, partition, request id, body; None: it is not whole yet. Raises BadFrame."""
     if len(data) < HEADER.size:
         return None
-    length, question, version, op, flags, _, number = HEADER.unpack_from(data)
+    length, question, version, op, flags, partition, number = HEADER.unpack_from(data)
     if version != 1 or question or flags or length > limit:
         raise BadFrame("reply", "has a header that cannot be")
     if len(data) < HEADER.size + length:
         return None
     body = bytes(data[HEADER.size : HEADER.size + length])
     del data[: HEADER.size + length]
-    return op, number, body
+    return op, partition, number, body
 
 
 def problem(body: bytes) -> Fault:

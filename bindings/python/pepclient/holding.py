@@ -1,290 +1,296 @@
-"""The connection over which a client holds leases: one, with a thread, made when the first lease is asked for.
+"""Who holds the leases of a client: one connection, and one thread that alone touches it, made for the first lease.
 
 Promises: a lease that the daemon ends is ended here as soon as the frame is read; one whose daemon is lost, stopped or
-silent is ended when its grace is over, unless another daemon (or the same again) permits it afresh before; its `on_end`
-is called once, in this thread.
+silent is ended when its grace is over, unless another daemon (or the same again) permits it afresh before; no caller
+waits for the daemon longer than its own deadline, whatever the thread is doing; what `on_end` does keeps up nobody but
+the next `on_end`.
 Never: believes that it holds what nobody told it for a whole grace; holds anything in a forked child.
+
+INVARIANT: a lease that is held is in `_link.held` under its number there, or in `_adrift` (its daemon is lost).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import select
-import socket
-import struct
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pepcore.core.verdict import Verdict, deny, read
-from pepcore.errors import BadFrame, DeadlinePassed, Fault, Unreachable
+from pepcore.core.verdict import Verdict, deny
+from pepcore.errors import DeadlinePassed, Draining, Fault, Overloaded, Stale, Unreachable
 
-from . import frames
-from .place import absent
+from .calls import Calls
+from .link import Answered, Asked, Ended, Link, now
 from .settings import Settings
-from .stream import Lost, Stream
+from .wake import Wake
 
 if TYPE_CHECKING:
     from .leases import Lease
 
-_END = struct.Struct("<QQQB7x")
-_CHUNK = 65536
-CAUSES = {1: "revoked", 2: "blocked", 3: "denied", 4: "ended", 5: "over"}
-
-
-class Asked(NamedTuple):
-    """A lease that was asked for, and who waits for the verdict."""
-
-    lease: Lease
-    answered: threading.Event
+AT_ONCE = 256
+"""Leases that are asked for afresh at one time: the daemon lets only so many questions of one peer wait."""
+AGAIN_S = 0.02
+"""Until a daemon is looked for again, or asked again where it had no room."""
+IDLE_S = 10.0
+"""How long the thread and the connection stay where nothing is held."""
+_UNDECIDED = frozenset({DeadlinePassed.code, Draining.code, Overloaded.code, Stale.code})
+CLOSED = "this client was closed"
+_log = logging.getLogger("pepclient")
 
 
 class Holder:
-    """Holds leases for one client."""
+    """Holds leases for one client. It costs nothing before the first is asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-        self._held: dict[int, Lease] = {}
-        self._asked: dict[int, Asked] = {}
-        self._next = 1
-        self._grace = 1.0
-        self._heard = 0.0
-        self._lost_at = 0.0
-        self._wake, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._clear()
         _all.add(self)
+
+    def _clear(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted: deque[Asked] = deque()
+        self._given_up: deque[Lease] = deque()
+        self._told: deque[tuple[Link, int]] = deque()
+        self._link: Link | None = None
+        self._adrift: dict[Lease, None] = {}
+        self._afresh: deque[Lease] = deque()
+        self._sure_until = 0.0
+        self._again_at = 0.0
+        self._used_at = 0.0
+        self._wake = Wake()
+        self._thread: threading.Thread | None = None
+        self.calls = Calls()
+        self._closed = False
 
     # ---- what callers do ----
 
-    def ask(self, lease: Lease, until: float) -> Verdict:
-        """Ask for a lease, and wait for the verdict. Raises Fault."""
-        asked = Asked(lease, threading.Event())
+    def ask(self, lease: Lease, until: float) -> Lease:
+        """Ask for a lease, and wait for the verdict until then (`link.now`). Raises Fault."""
+        answered = threading.Event()
+        self.ask_soon(Asked(lease, until, answered.set))
+        if not answered.wait(max(0.0, until - now())) and lease._abandon():
+            raise DeadlinePassed("deadline", "no answer came in time")
+        return lease
+
+    def ask_soon(self, asked: Asked) -> None:
+        """Ask for a lease. Raises Unreachable where this holder was closed."""
         with self._lock:
             if self._closed:
-                raise Unreachable("", "this client was closed")
-            if self._socket is None:
-                self._connect(until)
-            self._send(asked, until)
+                raise Unreachable("", CLOSED)
+            self._wanted.append(asked)
             if self._thread is None:
+                self._wake.open()
+                self._used_at = now()
                 self._thread = threading.Thread(target=self._run, name="pepcore-leases", daemon=True)
                 self._thread.start()
-        os.write(self._woken, b"\0")
-        if not asked.answered.wait(max(0.0, until - time.monotonic())):
-            with self._lock:
-                lease.abandoned = True
-            raise DeadlinePassed("deadline", "no answer came in time")
-        return lease.verdict
+        self._wake.poke()
 
     def give_up(self, lease: Lease) -> None:
-        """Hold a lease no more, and say so to the daemon."""
-        with self._lock:
-            self._held.pop(lease.number, None)
-            self._tell_given_up(lease.number)
+        """A lease is not held any more: say so to the daemon."""
+        self._given_up.append(lease)
+        self._wake.poke()
 
-    @property
-    def elsewhere(self) -> bool:
-        """Whether this is the holder of a process that we were forked from."""
-        return os.getpid() != self._pid
+    def sure(self, lease: Lease) -> bool:
+        """Whether the daemon was heard of within the grace, as far as this lease goes."""
+        return now() < (lease._sure_until or self._sure_until)
 
     def close(self) -> None:
         """Hold nothing any more. The daemon sees the connection end."""
         with self._lock:
             self._closed = True
-            for lease in self._take_all():
-                lease.held = False
-            self._drop()
-        with contextlib.suppress(OSError):
-            os.write(self._woken, b"\0")
+        for lease in [*self._adrift.copy(), *(self._link.held.copy().values() if self._link else ())]:
+            lease._end("", "")
+        self._wake.poke()
 
     def forget(self) -> None:
         """In a forked child: nothing is held here, and our copies of the parent's descriptors are closed."""
-        for lease in self._held.values():
-            lease.held = False
-        self._held = {}
-        self._closed = True
-        for fd in (self._wake, self._woken):
-            os.close(fd)
-        if self._socket is not None:
-            self._socket.close()
-
-    # ---- the connection ----
-
-    def _connect(self, until: float) -> None:
-        """Raises Fault."""
-        try:
-            stream = Stream(self._settings.path, self._settings.hello, until)
-            try:
-                stream.exchange(frames.Request(frames.PING), until)
-                self._grace = stream.grace
-                self._socket = stream.detach()
-            finally:
-                stream.close()
-        except Lost as lost:
-            raise Unreachable("", f"the daemon at `{self._settings.path}` hung up: {lost}") from None
-        except OSError as error:
-            raise absent(self._settings.path, error) from None
-        self._in = bytearray()
-        self._heard, self._lost_at = time.monotonic(), 0.0
-
-    def _send(self, asked: Asked, until: float) -> None:
-        self._next += 1
-        lease = asked.lease
-        request = frames.Request(frames.LEASE, lease.question, *lease.tail)
-        self._asked[self._next] = asked
-        try:
-            self._write(request.frame(self._next, int((until - time.monotonic()) * 1e6)))
-        except OSError as error:
-            del self._asked[self._next]
-            self._drop()
-            raise Unreachable("", f"the daemon hung up: {error.strerror or error}") from None
-
-    def _write(self, data: bytes) -> None:
-        assert self._socket is not None, "only what is connected is written to"
-        self._socket.settimeout(self._grace)
-        self._socket.sendall(data)
-
-    def _tell_given_up(self, number: int) -> None:
-        if self._socket is None:
-            return
-        self._next += 1
-        try:
-            self._write(frames.Request(frames.END_LEASE, rest=struct.pack("<Q", number)).frame(self._next, 0))
-        except OSError:
-            self._drop()
-
-    def _drop(self) -> None:
-        """The connection is lost: what is held goes on for the grace. With the lock held."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-            self._lost_at = self._heard
-        asked, self._asked = self._asked, {}
-        for waiting in asked.values():
-            if not waiting.lease.held:
-                waiting.lease.verdict = deny(Unreachable("", "the daemon hung up"))
-                waiting.answered.set()
+        link, closed = self._link, self._closed
+        for lease in [*self._adrift, *(link.held.values() if link else ())]:
+            lease._forget()
+        self._wake.forget()
+        if link is not None:
+            link.close()
+        self._clear()
+        self._closed = closed
 
     # ---- the thread ----
 
     def _run(self) -> None:
-        while not self._closed:
+        going = True
+        while going:
             try:
-                ended = self._turn()
-            except Exception:  # whatever it is: what is held may not be held by a thread that has ended
-                logging.getLogger("pepclient").exception("the thread that holds leases failed")
-                with self._lock:
-                    self._drop()
-                    ended = [(lease, "lost", "the client failed") for lease in self._take_all()]
-            for lease, cause, reason in ended:
-                lease.ended_by(cause, reason)
+                going = self._turn()
+            except Exception:  # whatever it is: what is held may not be held by a thread that does not work
+                _log.exception("the thread that holds leases failed")
+                self._drop("the client failed")
+                self._lose(float("inf"), "the client failed")
+                time.sleep(AGAIN_S)
 
-    def _turn(self) -> list[tuple[Lease, str, str]]:
-        """Wait for what comes, at most a third of the grace; returns what ended."""
-        with self._lock:
-            connected = self._socket
-        waiting: list[Any] = [self._wake] if connected is None else [self._wake, connected]
-        left = self._heard + self._grace - time.monotonic()
-        seconds = max(0.01, min(left, self._grace / 3)) if self._held or self._asked else 3600
-        ready, _, _ = select.select(waiting, [], [], seconds)
-        if self._wake in ready:
-            os.read(self._wake, 4096)
-        with self._lock:
-            ended = self._read() if connected is not None and connected in ready and connected is self._socket else []
-            now = time.monotonic()
-            if self._socket is not None and (self._held or self._asked):
-                if now - self._heard >= self._grace:
-                    self._drop()
-                elif connected not in ready:
-                    self._ping()
-            if self._socket is None and self._held:
-                if now - self._lost_at >= self._grace:
-                    return ended + [(lease, "lost", "the daemon is gone") for lease in self._take_all()]
-                self._again(now)
-            return ended
+    def _turn(self) -> bool:
+        """Send what is to be sent, wait for what comes; False: the thread is not needed any more."""
+        at = now()
+        self._stop()
+        if self._link is not None and self._link.used and at >= self._link.sure_until:
+            self._drop("the daemon does not answer")
+        self._lose(at, "the daemon is gone")
+        if self._link is None and (self._wanted or self._adrift) and at >= self._again_at and not self._closed:
+            self._connect(at)
+        if self._link is not None and not self._closed:
+            self._send(self._link, at)
+        link = self._link
+        if self._wanted or self._adrift or (link is not None and link.used):
+            self._used_at = at
+        if (self._closed or at >= self._used_at + IDLE_S) and self._leave():
+            return False
+        if self._wait(link) and link is not None:
+            found, broken = link.read()
+            self._sure_until = link.sure_until
+            for one in found:
+                self._take(link, one)
+            if broken:
+                self._drop(broken)
+        return True
 
-    def _ping(self) -> None:
-        self._next += 1
+    def _stop(self) -> None:
+        """Forget what callers gave up, and confirm what they were told."""
+        link = self._link
+        while self._given_up:
+            lease = self._given_up.popleft()
+            self._adrift.pop(lease, None)
+            if link is not None and link.held.get(lease.number) is lease:
+                del link.held[lease.number]
+                link.end(lease.number)
+        while self._told:
+            on, number = self._told.popleft()
+            if on is link and link is not None:
+                link.end(number)
+
+    def _lose(self, at: float, why: str) -> None:
+        """End what is adrift for its whole grace."""
+        for lease in [lease for lease in self._adrift if lease._sure_until <= at]:
+            del self._adrift[lease]
+            self._end(lease, "lost", why, _nothing)
+
+    def _connect(self, at: float) -> None:
+        """Look for a daemon, as long as what waits for it has."""
+        waiting = list(self._wanted.copy())
+        until = [max(asked.until for asked in waiting)] if waiting else []
         try:
-            self._write(frames.Request(frames.PING).frame(self._next, 0))
-        except OSError:
-            self._drop()
+            self._link = Link(self._settings, min([*until, *(lease._sure_until for lease in self._adrift)]))
+        except Fault as fault:
+            self._again_at = now() + AGAIN_S
+            for _ in waiting:
+                _refuse(self._wanted.popleft(), fault)
+            return
+        self._afresh = deque(self._adrift)
 
-    def _again(self, now: float) -> None:
-        """Ask a daemon that may be there again about what is held: it is decided afresh."""
-        until = min(now + self._grace / 3, self._lost_at + self._grace)
-        lost_at = self._lost_at
+    def _send(self, link: Link, at: float) -> None:
+        """Ask for what is wanted, also afresh; ask whether the daemon is there."""
+        while self._wanted:
+            asked = self._wanted.popleft()
+            if asked.lease.wanted:
+                self._ask(link, asked)
+        while self._afresh and link.asking < AT_ONCE and at >= self._again_at:
+            lease = self._afresh.popleft()
+            if lease in self._adrift:
+                self._ask(link, Asked(lease, lease._sure_until, _nothing))
+        if link.used and at >= link.ping_at:
+            link.ping()
+        link.flush()
+
+    def _ask(self, link: Link, asked: Asked) -> None:
         try:
-            self._connect(until)
-            for lease in list(self._held.values()):
-                self._send(Asked(lease, threading.Event()), until)
-            self._lost_at = 0.0
-        except Fault:
-            self._drop()
-            self._lost_at = lost_at
-            time.sleep(0.02)
+            link.ask(asked)
+            self._sure_until = link.sure_until
+        except Fault as fault:
+            self._refused(asked, deny(fault))
 
-    def _take_all(self) -> list[Lease]:
-        held, self._held = list(self._held.values()), {}
-        return held
+    def _take(self, link: Link, one: Ended | Answered) -> None:
+        if isinstance(one, Ended):
+            self._end(one.lease, one.cause, one.reason, lambda: self._confirm(link, one.number))
+            return
+        lease, verdict = one.asked.lease, one.verdict
+        if not verdict:
+            self._refused(one.asked, verdict)
+            return
+        self._adrift.pop(lease, None)
+        if not lease._hold(verdict.number, verdict):  # nobody wants it any more
+            link.held.pop(verdict.number, None)
+            link.end(verdict.number)
+        one.asked.answered()
 
-    def _read(self) -> list[tuple[Lease, str, str]]:
-        assert self._socket is not None, "only what is connected is read from"
-        try:
-            data = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            return []
-        except OSError:
-            data = b""
-        if not data:
-            self._drop()
-            return []
-        self._heard = time.monotonic()
-        self._in += data
-        ended: list[tuple[Lease, str, str]] = []
-        try:
-            while (frame := frames.whole(self._in, frames.VERDICT_LIMIT)) is not None:
-                self._take(*frame, ended)
-        except Fault:
-            self._drop()
-        return ended
-
-    def _take(self, op: int, number: int, body: bytes, ended: list[tuple[Lease, str, str]]) -> None:
-        if op == frames.END_LEASE | frames.REPLY and len(body) >= _END.size:
-            lease_number, _, _, cause = _END.unpack_from(body)
-            lease = self._held.pop(lease_number, None)
-            if lease is not None:
-                ended.append((lease, CAUSES.get(cause, "ended"), body[_END.size :].decode("utf-8", "replace")))
-            self._tell_given_up(lease_number)
-        elif number in self._asked:
-            self._answered(self._asked.pop(number), op, body, ended)
-
-    def _answered(self, asked: Asked, op: int, body: bytes, ended: list[tuple[Lease, str, str]]) -> None:
+    def _refused(self, asked: Asked, verdict: Verdict) -> None:
         lease = asked.lease
-        if op == frames.ERROR:
-            verdict = deny(frames.problem(body))
-        elif op == frames.LEASE | frames.REPLY:
-            verdict = read(body, self._settings.handles, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        if lease not in self._adrift:
+            lease._refuse(verdict)
+            asked.answered()
+        elif verdict.fault in _UNDECIDED:
+            self._afresh.append(lease)
+            self._again_at = now() + AGAIN_S
         else:
-            raise BadFrame("reply", f"has op `{op}`, not that of a lease")
-        again = lease.number and self._held.pop(lease.number, None) is lease
-        if lease.abandoned or (again and not lease.held):
-            if verdict:
-                self._tell_given_up(verdict.number)
-        elif verdict:
-            lease.number, lease.verdict, lease.held = verdict.number, verdict, True
-            self._held[lease.number] = lease
-        elif again:
-            ended.append((lease, "denied", verdict.error or verdict.reason or "no policy permits it any more"))
-        else:
-            lease.verdict = verdict
-        asked.answered.set()
+            del self._adrift[lease]
+            why = verdict.error or verdict.reason or "no policy permits it any more"
+            self._end(lease, "denied", why, _nothing)
+
+    def _end(self, lease: Lease, cause: str, reason: str, stopped: Callable[[], None]) -> None:
+        if lease._end(cause, reason):
+            lease._tell(self, stopped)
+
+    def _confirm(self, link: Link, number: int) -> None:
+        """Whoever was told of the end of a lease has stopped: the daemon is to know."""
+        self._told.append((link, number))
+        self._wake.poke()
+
+    def _drop(self, why: str) -> None:
+        """The connection is lost: what is held goes on for the grace."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        for lease in link.held.values():
+            lease._sure_until = link.sure_until
+            self._adrift[lease] = None
+        for asked in link.close():
+            if asked.lease not in self._adrift:
+                _refuse(asked, Unreachable("", why))
+
+    def _leave(self) -> bool:
+        """End the thread and what it has, unless somebody has come meanwhile."""
+        with self._lock:  # whoever asks next makes a thread anew: until then all that it would touch is ours
+            if self._wanted and not self._closed:
+                return False
+            self._drop(CLOSED)
+            for lease in self._adrift:
+                lease._end("", "")
+            self._adrift.clear()
+            while self._wanted:
+                _refuse(self._wanted.popleft(), Unreachable("", CLOSED))
+            self._thread = None
+            self._wake.close()
+        return True
+
+    def _wait(self, link: Link | None) -> bool:
+        """Wait until something has to be done; whether the connection can be read from."""
+        at = self._used_at + IDLE_S
+        if link is not None and link.used:
+            at = min(at, link.ping_at, link.sure_until)
+        if self._adrift:
+            at = min(at, *(lease._sure_until for lease in self._adrift))
+        if self._afresh or (link is None and (self._adrift or self._wanted)):
+            at = min(at, self._again_at)
+        return self._wake.wait(link, at)
+
+
+def _nothing() -> None:
+    """What is done where nobody waits for it."""
+
+
+def _refuse(asked: Asked, fault: Fault) -> None:
+    asked.lease._refuse(deny(fault))
+    asked.answered()
 
 
 _all: weakref.WeakSet[Holder] = weakref.WeakSet()

@@ -3,64 +3,111 @@
     with pep.lease("Agent::x", "use", "Session::7", on_end=stop) as lease:
         while lease: ...
 
-Promises: `bool(lease)` is False from the moment that its end is known in this process; `on_end(lease)` is called once,
-from another thread, and never for a lease that was not permitted or was given up by its own `close`.
+Promises: `bool(lease)` is False from the moment that its end is known in this process, and once nothing was heard of
+the daemon for a whole grace, even where no thread of ours ran meanwhile; `on_end(lease)` is called once, from another
+thread, and never for a lease that was not permitted or was given up by its own `close`; the daemon is told that the
+holder has stopped when `on_end` has returned.
 Never: raises for a deny or a fault: `lease.verdict` says why.
+
+INVARIANT: a lease is asked for, then held, then ended, or ended at once, and each step is taken by one thread only.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pepcore.core.verdict import Verdict
+from pepcore.core.verdict import Verdict, deny
+from pepcore.errors import Fault
 
 if TYPE_CHECKING:
     from .holding import Holder
 
 OnEnd = Callable[["Lease"], object]
+_ASKED, _HELD, _ENDED = range(3)
 
 
 class Lease:
     """As `client.lease` makes it. Once it ended, `cause` is revoked, blocked, denied, ended, over or lost."""
 
-    def __init__(self, holder: Holder | None, question: bytes, tail: tuple[int, bytes], on_end: OnEnd | None) -> None:
+    def __init__(
+        self, holder: Holder | None, question: bytes, tail: tuple[int, bytes], on_end: OnEnd | None = None
+    ) -> None:
         self.verdict = Verdict()
         self.cause = self.reason = ""
-        self.question, self.tail = question, tail
         self.number = 0
-        self.held = self.abandoned = False
+        self._question, self._tail = question, tail
+        self._sure_until = 0.0
         self._holder, self._on_end = holder, on_end
+        self._state = _ASKED
+        self._step = threading.Lock()
         self._ended = threading.Event()
 
     def __bool__(self) -> bool:
-        return self.held
+        return self._state == _HELD and self._holder is not None and self._holder.sure(self)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has ended; False: it is still held after so many seconds."""
-        return not self.held or self._ended.wait(seconds)
+        return self._state != _HELD or self._ended.wait(seconds)
 
     def close(self) -> None:
         """Give it up: what it was held for is done. `on_end` is not called."""
-        if self.held and self._holder is not None:
-            self.held = False
-            self._ended.set()
+        if self._end("", "") and self._holder is not None:
             self._holder.give_up(self)
 
-    def ended_by(self, cause: str, reason: str) -> None:
-        """It was ended by somebody else. Called by the thread that holds it."""
-        if not self.held:
-            return
-        self.cause, self.reason, self.held = cause, reason, False
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self._state == _ASKED
+
+    # ---- steps, taken by the thread that holds it ----
+
+    def _hold(self, number: int, verdict: Verdict) -> bool:
+        """It is permitted, or permitted again; False: nobody wants it any more."""
+        with self._step:
+            if self._state == _ENDED:
+                return False
+            self.number, self.verdict, self._sure_until = number, verdict, 0.0
+            self._state = _HELD
+            return True
+
+    def _refuse(self, verdict: Verdict) -> None:
+        """It was not permitted."""
+        with self._step:
+            if self._state == _ASKED:
+                self.verdict, self._state = verdict, _ENDED
+
+    def _abandon(self) -> bool:
+        """Nobody waits for it any more; False: it was answered already."""
+        with self._step:
+            if self._state != _ASKED:
+                return False
+            self._state = _ENDED
+            return True
+
+    def _end(self, cause: str, reason: str) -> bool:
+        """It is not held any more; False: it was not held before."""
+        with self._step:
+            if self._state != _HELD:
+                return False
+            self.cause, self.reason, self._state = cause, reason, _ENDED
         self._ended.set()
-        if self._on_end is not None:
-            try:
-                self._on_end(self)
-            except Exception:  # of the caller's own code: the other leases of this thread go on
-                logging.getLogger("pepclient").exception("`on_end` of a lease failed")
+        return True
+
+    def _tell(self, holder: Holder, stopped: Callable[[], None]) -> None:
+        """Tell the caller that it has ended; `stopped` says that he knows."""
+        if self._on_end is None:
+            stopped()
+        else:
+            holder.calls.put(self._on_end, self, stopped)
+
+    def _forget(self) -> None:
+        """In a forked child: it is not held here. A thread of the parent may have been in the middle of a step."""
+        self._step, self._state = threading.Lock(), _ENDED
+        self._ended = threading.Event()
+        self._ended.set()
 
     def __enter__(self) -> Lease:
         return self
@@ -69,5 +116,12 @@ class Lease:
         self.close()
 
     def __repr__(self) -> str:
-        state = "held" if self.held else f"ended: {self.cause} {self.reason}" if self.cause else "not held"
+        state = "held" if self else f"ended: {self.cause} {self.reason!r}" if self.cause else "not held"
         return f"<Lease {self.number} {state}>"
+
+
+def refused(fault: Fault) -> Lease:
+    """A lease that was never held, and why."""
+    lease = Lease(None, b"", (0, b""))
+    lease._refuse(deny(fault))
+    return lease
