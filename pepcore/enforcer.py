@@ -172,7 +172,7 @@ class Enforcer:
     def answer(self, flight: Flight, decision: Decision, now: int, wall_ms: int, most: int = ALL) -> None:
         """What the PDP said about a flight. Those who wait are released, `most` at once, the others by `release`."""
         self._forget(flight)
-        outcome = usable(decision)
+        outcome = self.revocation.denied(flight.key, wall_ms) or usable(decision)  # a block may be newer than both
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         stands = freshness.stands(flight, outcome, self.times, self.page, now)
         self.late += not stands

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pepcore.blocks import Block
 from pepcore.core.cache import Cache
 from pepcore.core.compose import compose
 from pepcore.core.page import Page
@@ -303,3 +304,18 @@ def test_one_who_still_waits_to_be_released_is_denied_at_its_deadline_or_goes():
     h.e.release(h.now, h.wall)
     assert [(r.request, r.verdict.permit) for r in h.e.take_replies()] == [(0, True), (1, False)]
     assert (h.e.releasing, h.e.waiting) == (False, 0)
+
+
+def test_a_block_that_comes_while_a_question_waits_for_its_turn_denies_it_and_nothing_of_it_is_kept():
+    """It is taken after the block, so that its stamps say nothing: a permit would be cached in front of the block."""
+    host = Host(0, 1)
+    for n in (0, 1):
+        host.e.ask(PARTITION, host, n, 1, KEYS[n], host.now, host.wall)
+    host.e.revocation.block(Block("U::0", "gone", host.wall, 0, ""))
+    host.run()
+    told = {reply.request: reply.verdict for reply in host.e.take_replies()}
+    assert (told[0].permit, told[0].reason) == (False, "blocked: gone")
+    assert told[1].permit
+    host.now += 60_000 * MS  # past the life of the deny
+    kept = host.cache.get(1, KEYS[0], host.now, host.page)
+    assert kept is None
