@@ -57,6 +57,8 @@ class Commit:
         self._next_head = 0.0
         self._headed = signer.last.size if signer and signer.last else 0
         self.error: OSError | None = None
+        self.unsigned = ""
+        """Why the last head could not be signed."""
 
     def patience(self) -> float:
         """How long to wait for entries before there is something else to do."""
@@ -212,9 +214,10 @@ class Commit:
 
     def _roll(self) -> None:
         """Close a full segment and begin the next; delete what is kept no longer."""
+        if self._unsynced:
+            self._sync()
         old = self._segment
-        self._sync()
-        if self._given_up:
+        if self._given_up or old.end < self._plan.segment:  # a sync that failed has begun another one already
             return
         try:
             self._change(old)
@@ -223,8 +226,7 @@ class Commit:
             if gone:
                 self._write([self._retired(seal) for seal in gone])
                 self._sync()
-            self._sign()
-            if gone and not self._given_up and self.error is None:
+            if self._sign() and gone and not self._given_up and self.error is None:
                 delete(self._folder, self._disk, gone)
         except OSError as error:  # the old one goes on growing
             self.error = error
@@ -232,19 +234,18 @@ class Commit:
     def _retired(self, seal: Seal) -> Item:
         return self._note(entries.Retired(**entries.times(), segment=seal.segment, size=seal.size, root=seal.root))
 
-    def _sign(self) -> None:
-        """A head, where there is something new to sign."""
+    def _sign(self) -> bool:
+        """A head, where there is something new to sign. False: it could not be."""
         self._next_head = time.monotonic() + self._plan.heads_s
         segment = self._segment
         if self._signer is None or segment.synced_size == self._headed:
-            return
+            return True
         try:
             self._signer.sign(
                 self._disk, segment.header.journal, segment.synced_size, segment.synced_root, time.time_ns()
             )
-        except OSError as error:
-            self.error = error
-        except ConfigError as error:
-            self.error = OSError(errno.EKEYREJECTED, str(error))
-        else:
-            self._headed = segment.synced_size
+        except (OSError, ConfigError) as error:
+            self.unsigned = str(error)
+            return False
+        self._headed, self.unsigned = segment.synced_size, ""
+        return True

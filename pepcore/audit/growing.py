@@ -35,6 +35,8 @@ class Growing:
         """Raises OSError; no segment is there then."""
         header = Header(journal, segment, tree.size, tree.root(), tuple(tree.peaks))
         path, data = path_of(folder, segment), header.framed()
+        if path.exists():  # it would be put in its place
+            raise FileExistsError(errno.EEXIST, f"segment {segment} is there already")
         draft = folder / f".{path.name}.new"
         file = disk.create(draft)
         try:
@@ -115,12 +117,14 @@ class Growing:
 
     def close(self) -> None:
         """Give back the file, and what was set aside."""
+        if self._file < 0:
+            return
         with contextlib.suppress(OSError):
             self._disk.cut(self._file, self.synced)
-        with contextlib.suppress(OSError):
-            self._disk.close(self._file)
+        self.forget()
 
     def forget(self) -> None:
-        """In a forked child: nothing in the file changes."""
+        """Give back the file alone, as a forked child does: nothing in it changes."""
         with contextlib.suppress(OSError):
             self._disk.close(self._file)
+        self._file = -1  # its number may soon be another file's

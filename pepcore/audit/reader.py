@@ -81,7 +81,7 @@ class Cursor:
                 continue  # all of it came before the first that is wanted
             if following is None:
                 return []
-            if self.index < following.header.size:
+            if self.index < following.header.size and self._held.path.exists():  # else retention passed us
                 missing = following.header.size - self.index
                 raise Damaged(self._held.path, self._offset, f"{missing} entries are missing at its end")
             self._enter(following)
@@ -96,7 +96,7 @@ class Cursor:
         if there and there[-1] > number:
             if self._held.path.exists():
                 raise Damaged(path, 0, "the file is missing")
-            return held(path_of(self._folder, there[0]), there[0])  # retention passed us
+            return held(path_of(self._folder, there[0]), there[0])
         return None
 
     def _piece(self, each: Held, until: int | None) -> tuple[list[Recorded], bool]:

@@ -127,6 +127,11 @@ class Writer:
         return self._commit.error
 
     @property
+    def unsigned(self) -> str:
+        """Why no head can be signed at the moment; empty: it can. Entries are written all the same."""
+        return self._commit.unsigned
+
+    @property
     def lost(self) -> int:
         """Entries that did not get into the record since the start."""
         return self._intake.lost

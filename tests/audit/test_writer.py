@@ -22,9 +22,11 @@ from pepcore.audit import entries
 from pepcore.audit.disk import Disk
 from pepcore.audit.entries import Dropped, Fault, Retired
 from pepcore.audit.frames import LONGEST
+from pepcore.audit.growing import Growing
 from pepcore.audit.reader import read
 from pepcore.audit.retention import Rules
 from pepcore.audit.segments import Damaged, numbers
+from pepcore.audit.tree import Frontier
 from pepcore.audit.verify import verify
 from pepcore.audit.writer import Keep, Plan, Writer
 from pepcore.errors import ConfigError
@@ -302,6 +304,28 @@ def test_a_segment_whose_successor_cannot_be_made_grows_on_and_its_seal_with_it(
     with writer(shm / "journal"):
         pass
     assert decisions(shm / "journal") == list(range(40))
+
+
+def test_a_sync_that_fails_when_a_segment_is_full_makes_one_new_segment_and_not_two(shm: Path, disk: Failing) -> None:
+    """The second one was put in the place of the first, with everything that had been appended to it again."""
+    with writer(shm / "journal", disk=disk, segment=1000, sync_s=60) as one:
+        for i in range(3):
+            one.append(decision(i), Keep.buffered, answer := Answer())
+            answer.wait()
+        disk.syncs = [EIO]
+        one.append(decision(3, reason="x" * 1000), Keep.buffered, answer := Answer())
+        answer.wait()
+        for i in range(4, 8):
+            assert ask(one, i).wait().error is None
+    assert decisions(shm / "journal") == list(range(8))
+    assert [each.entry.segment for each in of_kind(shm / "journal", Fault)] == [1]  # type: ignore[union-attr]
+    assert verify(shm / "journal").findings == []
+
+
+def test_a_segment_is_never_made_in_the_place_of_another(shm: Path) -> None:
+    make(shm / "journal", 1)
+    with pytest.raises(FileExistsError, match="segment 1 is there already"):
+        Growing.create(Disk(), shm / "journal", b"j" * 16, 1, Frontier())
 
 
 def test_a_disk_whose_every_sync_fails_denies_at_once_and_comes_back(shm: Path, disk: Failing) -> None:
