@@ -70,7 +70,7 @@ class Commit:
         """Write these, and do whatever else is due."""
         now = time.monotonic()
         if self._given_up and not (now >= self._retry and self._renew()):
-            self._refuse(items, self.error)
+            self.refuse(items, self.error)
             return
         notes = [self._dropped(why, number) for why, number in self._intake.take_dropped().items()]
         if notes or items:
@@ -93,7 +93,7 @@ class Commit:
         if not self._given_up:
             self._sign()
         else:
-            self._refuse(self._unsynced, self.error)
+            self.refuse(self._unsynced, self.error)
         self._segment.close()
 
     def forget(self) -> None:
@@ -124,14 +124,14 @@ class Commit:
                         room += len(item.body) + 8
                 if len(kept) < len(items):
                     chosen = set(map(id, kept))
-                    self._refuse([item for item in items if id(item) not in chosen], full)
+                    self.refuse([item for item in items if id(item) not in chosen], full)
                 items = kept
             if items:
                 self._append(segment, items)
             self.error = full
         except OSError as error:
             self.error = error
-            self._refuse(items, error)
+            self.refuse(items, error)
 
     def _append(self, segment: Growing, items: list[Item]) -> None:
         clean = segment.synced == segment.end
@@ -149,8 +149,9 @@ class Commit:
         self._unsynced += items
         self._deadlines.settle([item for item in items if not item.durable], None)
 
-    def _refuse(self, items: list[Item], error: OSError | None) -> None:
-        error = error or OSError(errno.EIO, "the record cannot be written")
+    def refuse(self, items: list[Item], error: OSError | None) -> None:
+        """Tell all who wait for these, and count them."""
+        error = self.error = error or OSError(errno.EIO, "the record cannot be written")
         why = error.strerror or "the disk fails"
         for item in items:  # a count that could not be written is counted on
             self._intake.count(*(item.dropped or (why, 1)), again=item.dropped is not None)

@@ -8,6 +8,7 @@ Never: calls `done` with an index before the sync, or holds a lock while it call
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec import Struct
 
+_log = logging.getLogger("pepcore")
 Done = Callable[[int, OSError | None], None]
 """Called with the entry's index and None, or with -1 and what went wrong."""
 
@@ -75,9 +77,15 @@ class Deadlines:
 
         def all_of_them() -> None:
             for done, index in told:
-                done(index, error)
+                try:
+                    done(index, error)
+                except Exception:  # one caller's mistake is not the others'
+                    _log.exception("record-callback-failed")
 
-        self._deliver(all_of_them)
+        try:
+            self._deliver(all_of_them)
+        except Exception:  # a loop that was closed: nobody there is let in, and the record goes on
+            _log.exception("record-callbacks-undelivered")
 
     def _run(self) -> None:
         while True:

@@ -156,12 +156,19 @@ class Writer:
 
     def _run(self) -> None:
         commit, intake = self._commit, self._intake
-        while True:
-            items = intake.take(commit.patience())
-            commit.group(items)
-            if not items and intake.closed:
-                break
-        commit.close()
+        items: list[Item] = []
+        try:
+            while True:
+                items = intake.take(commit.patience())
+                commit.group(items)
+                if not items and intake.closed:
+                    break
+            commit.close()
+        except Exception as error:  # a mistake of ours: nobody may wait for a thread that is gone, or be let in
+            intake.close()
+            while items:
+                commit.refuse(items, OSError(errno.EIO, f"the journal's thread has failed: {error!r}"))
+                items = intake.take(0)
 
     def _forget(self) -> None:
         """In a forked child: the thread is not here, and the record is the parent's."""

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from pepcore.audit import entries
+from pepcore.audit.commit import Commit
 from pepcore.audit.disk import Disk
 from pepcore.audit.entries import Dropped, Fault, Retired
 from pepcore.audit.frames import LONGEST
@@ -28,6 +29,7 @@ from pepcore.audit.retention import Rules
 from pepcore.audit.segments import Damaged, numbers
 from pepcore.audit.tree import Frontier
 from pepcore.audit.verify import verify
+from pepcore.audit.waiting import Item
 from pepcore.audit.writer import Keep, Plan, Writer
 from pepcore.errors import ConfigError
 from tests.audit.journals import Answer, decision, decisions, durable, make, of_kind, writer
@@ -188,6 +190,20 @@ def test_callbacks_run_where_their_owner_wants_them(shm: Path) -> None:
     for call in calls:
         call()
     assert [(answer.calls, answer.index) for answer in answers] == [(1, 0), (1, 1)]
+
+
+def test_a_callback_that_fails_harms_neither_the_others_nor_the_record(shm: Path) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug of the caller")
+
+    with writer(shm / "journal") as one:
+        one.append(decision(0), Keep.durable, broken)
+        assert ask(one, 1).wait().index == 1
+    closed = Writer(shm / "journal", deliver=broken)
+    closed.append(decision(2), Keep.durable, broken)
+    closed.append(decision(3), Keep.durable, broken)
+    assert closed.close()
+    assert decisions(shm / "journal") == [0, 1, 2, 3]
 
 
 def test_one_process_writes_a_journal(shm: Path) -> None:
@@ -400,6 +416,21 @@ def test_closing_on_a_broken_disk_tells_everyone(shm: Path, disk: Failing) -> No
     answers = [ask(one, i) for i in range(10)]
     assert one.close()
     assert all(answer.wait().error is not None for answer in answers)
+
+
+def test_a_mistake_in_the_thread_denies_everyone(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Writer(shm / "journal", Plan(deadline_s=30))
+
+    def group(self: Commit, items: list[Item]) -> None:
+        if items:
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Commit, "group", group)
+    answer = ask(one, 0).wait()
+    assert "has failed: RuntimeError('a bug')" in str(answer.error)
+    assert not one.append(decision(1), Keep.durable, Answer())
+    assert one.error is not None
+    assert one.close()
 
 
 # ---- a real disk that is full, and calls that really fail ----
