@@ -104,6 +104,13 @@ def test_a_head_with_another_key_in_it_is_not_genuine(shm: Path) -> None:
     assert not genuine(forged), "the id is the hash of the public half"
 
 
+@pytest.mark.parametrize("field", ["public", "signature", "previous", "previous_signature", "root", "journal", "key"])
+@pytest.mark.parametrize("value", ["0", "00", "0" * 63, "0" * 128])
+def test_odd_and_short_hex_in_a_head_is_not_genuine(shm: Path, field: str, value: str) -> None:
+    head = make(shm / "journal", 1)
+    assert not genuine(msgspec.structs.replace(head, **{field: value}))
+
+
 def test_heads_are_signed_at_an_interval_and_only_where_something_is_new(shm: Path) -> None:
     with writer(shm / "journal", key=shm / "key", heads_s=3600) as one:
         for i in range(20):
