@@ -8,7 +8,8 @@
  * Promises: a permit comes out only when a daemon that this process may trust answered this very question with a
  * well-formed permit, within the deadline, and every obligation in it is one that the caller said it discharges.
  * Everything else (no daemon, a slow one, a malformed or hostile reply, no memory) is a deny that says why.
- * Never: raises a signal, prints, exits, keeps an answer, allocates what a peer's length field asks for unchecked.
+ * An answer is kept in this process only after `pep_client_keep`, and stands only while the daemon's page says so.
+ * Never: raises a signal, prints, exits, allocates what a peer's length field asks for unchecked.
  * Not promised: that the world stands still between the answer and the action. Check late, act soon.
  *
  * Conventions (BoringSSL): context, outputs, inputs; outputs are named `out_`; 1 is success and 0 failure; every
@@ -37,6 +38,9 @@ extern "C" {
 #ifndef PEP_MAX_FRAME
 #define PEP_MAX_FRAME (1u << 20) /* bytes of a body, sent or received */
 #endif
+#define PEP_KEPT_SLOTS 1024          /* answers that a client keeps: what 0 slots mean */
+#define PEP_MAX_KEPT_SLOTS (1u << 16)
+#define PEP_MAX_KEPT 1536 /* bytes of a question and its verdict body together; longer ones are asked each time */
 
 /* Why a verdict is a fault. Callers should not choose by code: any fault is a deny. */
 enum {
@@ -81,6 +85,14 @@ typedef struct pep_client_st {
   uint64_t next_id, boot;
   int fd, is_open, pid;
   char path[108], error[256];
+  /* what pep_client_keep adds */
+  struct pep_i_set_st *kept; /* NULL: no answer is kept */
+  size_t num_sets;
+  const uint64_t *page; /* the daemon's, mapped; NULL: there is none, and nothing in the table */
+  uint64_t page_boot;
+  int awaits_page, is_offered, passed, num_passed; /* passed: a descriptor of ours, if num_passed is not 0 */
+  int page_told;
+  char page_error[160];
 } pep_client;
 
 /* A run of `num` msgpack values, already validated. Copy it to walk it. */
@@ -101,7 +113,7 @@ typedef struct pep_obligation_st {
 } pep_obligation;
 
 typedef struct pep_verdict_st {
-  int permit, cached, fault;
+  int permit, cached, fault; /* cached: the daemon had it, or this client kept it */
   uint32_t lifetime_ms;
   uint64_t id, boot, revision;
   pep_string reason;
@@ -154,6 +166,19 @@ void pep_request_cleanup(pep_request *request);
 int pep_connect(pep_client *client, const char *path, const char *point, const char *const *handles,
                 size_t num_handles);
 
+/* pep_client_keep makes the client keep answers: `slots` of them (0: PEP_KEPT_SLOTS, most: PEP_MAX_KEPT_SLOTS), rounded
+ * up to 8 times a power of two, of about 1.5 KiB each that are taken here, once, and that the kernel wipes in a forked
+ * child. Call it after pep_connect and before the first check; not in a program that asks only once.
+ * `pep_check` then answers the same question (byte for byte) without a system call, as long as the daemon allowed, and
+ * while its page shows nothing revoked on which the answer hangs and was renewed within 100 ms; such a verdict is
+ * `cached`. A request with a min_revision is asked each time, as is one whose not_after has passed, and every one where
+ * no page can be used. It fails, with text in `error`, where memory cannot be had or the client asked before. */
+int pep_client_keep(pep_client *client, size_t slots);
+
+/* pep_page_error returns why nothing is kept, the daemon's page being none that can be used, or NULL: each reason once,
+ * for a log. Look after a `pep_check`. The text lives in `client` until the next call on it. */
+const char *pep_page_error(pep_client *client);
+
 /* pep_check asks and returns 1 only for a permit; `*out_verdict` is always set. Its strings and cursors live in `client`
  * until the next call on it. It keeps its connection, makes a new one when the daemon went away or the process
  * forked, and returns within `deadline_ms` (0: PEP_DEADLINE_MS) give or take the scheduler.
@@ -198,6 +223,7 @@ void pep_buffer_cleanup(pep_buffer *buffer);
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -898,11 +924,13 @@ static int pep_i_deny(pep_verdict *v, int fault, const char *format, ...) {
   return 0;
 }
 
-static uint64_t pep_i_now_ns(void) {
+static uint64_t pep_i_clock_ns(clockid_t clock) {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
+
+static uint64_t pep_i_now_ns(void) { return pep_i_clock_ns(CLOCK_MONOTONIC); }
 
 /* Waits for `events`, at most to the deadline; fd -1 only sleeps, at most `most_ns`. Returns 0 when time is up. */
 static int pep_i_wait(int fd, short events, uint64_t deadline_ns, uint64_t most_ns) {
@@ -916,7 +944,8 @@ static int pep_i_wait(int fd, short events, uint64_t deadline_ns, uint64_t most_
 
 static void pep_i_close(pep_client *c) {
   if (c->is_open) close(c->fd);
-  c->is_open = 0;
+  if (c->num_passed) close(c->passed);
+  c->is_open = c->awaits_page = c->num_passed = 0;
   c->frame_limit = 0;
 }
 
@@ -1056,6 +1085,8 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   c->is_open = 1;
   c->pid = (int)getpid();
   c->next_id = 2;
+  c->awaits_page = c->kept != NULL;
+  c->is_offered = 0;
   while (connect(c->fd, (const struct sockaddr *)&address, sizeof address)) {
     if (errno == EISCONN) break;
     /* EAGAIN: the backlog is full. A Unix socket has no event for that, so look again soon. */
@@ -1084,6 +1115,36 @@ static int pep_i_send(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   return PEP_I_DONE;
 }
 
+/* As recv, until the welcome is there: the page's descriptor comes beside it. One is held, any other closed. Where the
+ * kernel had to drop some, the one that is held need not be the page, and counts as two. */
+static ssize_t pep_i_receive(pep_client *c) {
+  union {
+    struct cmsghdr align;
+    uint8_t room[CMSG_SPACE(4 * sizeof(int))];
+  } control;
+  struct iovec into = {c->in.data + c->in.len, c->in.cap - c->in.len};
+  struct msghdr m;
+  memset(&m, 0, sizeof m);
+  m.msg_iov = &into;
+  m.msg_iovlen = 1;
+  m.msg_control = &control;
+  m.msg_controllen = sizeof control;
+  ssize_t n = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n < 0) return n;
+  for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+    if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
+    for (size_t at = 0, fds = h->cmsg_len - CMSG_LEN(0); at + sizeof(int) <= fds; at += sizeof(int)) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(h) + at, sizeof fd);
+      if (c->num_passed) close(fd);
+      else c->passed = fd;
+      c->num_passed++;
+    }
+  }
+  if (m.msg_flags & MSG_CTRUNC && c->num_passed) c->num_passed++;
+  return n;
+}
+
 /* Reads until `in` holds `len` bytes that were not used yet. */
 static int pep_i_read(pep_client *c, pep_verdict *v, size_t len, uint64_t deadline_ns) {
   size_t want = c->in_used + len > 4096 ? c->in_used + len : 4096;
@@ -1091,7 +1152,8 @@ static int pep_i_read(pep_client *c, pep_verdict *v, size_t len, uint64_t deadli
     return pep_i_deny(v, PEP_OVERLOADED, "no memory for the reply");
   while (c->in.len - c->in_used < len) {
     if (!pep_i_wait(c->fd, POLLIN, deadline_ns, UINT64_MAX)) return pep_i_late(v);
-    ssize_t n = recv(c->fd, c->in.data + c->in.len, c->in.cap - c->in.len, MSG_DONTWAIT);
+    ssize_t n = c->awaits_page ? pep_i_receive(c)
+                               : recv(c->fd, c->in.data + c->in.len, c->in.cap - c->in.len, MSG_DONTWAIT);
     if (n > 0) c->in.len += (size_t)n;
     else if (n < 0 && (errno == EAGAIN || errno == EINTR)) continue;
     else
@@ -1164,6 +1226,8 @@ static int pep_i_read_hello(pep_client *c, pep_verdict *v, pep_cursor body) {
     if (!(ok = pep_i_want_key(&body, &key))) break;
     if (pep_i_is(&key, "boot")) ok = boot = pep_i_want(&body, &t, 'u'), c->boot = t.value;
     else if (pep_i_is(&key, "limits")) ok = pep_i_read_limits(c, &body);
+    else if (c->awaits_page && pep_i_is(&key, "page"))
+      ok = pep_i_want(&body, &t, 'b'), c->is_offered = (int)t.value;
     else if (pep_i_is(&key, "partition")) ok = partition = pep_i_want(&body, &t, 'u') && t.value == PEP_I_PARTITION;
     else if (pep_i_is(&key, "version")) ok = version = pep_i_want(&body, &t, 'u') && t.value == 1;
     else ok = pep_i_skip(&body, 2);
@@ -1241,6 +1305,259 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
   return 1;
 }
 
+/* ---- Answers that are kept: a table of this client, under the daemon's page (bindings/README.md, "The page").
+ *
+ * A lookup probes one set of 8. The whole question is compared; its hash only chooses the set and spares comparisons.
+ * INVARIANT: an entry holds a question and the body of the verdict on it, as they were on the wire, with fault 0 and
+ * the boot of `page`; `revision` is the body's, or a later one at which none of its slots had been revoked since. It
+ * becomes a verdict in pep_i_judge, like any other body. In a forked child the kernel has wiped it: no entry. ---- */
+
+#define PEP_I_PAGE_MAGIC 0x3145474150504550u /* words of the page's header: "PEPPAGE1", read as little-endian */
+#define PEP_I_PAGE_BOOT 1
+#define PEP_I_PAGE_LEASE 2
+#define PEP_I_PAGE_REVISION 3
+#define PEP_I_PAGE_SLOT 512
+#define PEP_I_PAGE_BYTES (8u * (PEP_I_PAGE_SLOT + 65536u))
+#define PEP_I_LEASE_NS 100000000u /* how long a daemon that says nothing is believed */
+#define PEP_I_WAYS 8
+#define PEP_I_FUTURE_WRITE 0x10 /* F_SEAL_FUTURE_WRITE and MADV_WIPEONFORK, which older headers lack */
+#define PEP_I_WIPE_ON_FORK 18
+
+typedef struct pep_i_entry_st {
+  uint64_t expires_ns, ends_ns; /* until when it may be kept (0: dropped), and until when it holds; CLOCK_BOOTTIME */
+  uint64_t revision;
+  uint32_t question_len, body_len; /* 0: a hole */
+  uint8_t bytes[PEP_MAX_KEPT];     /* the question, then the body */
+} pep_i_entry;
+
+typedef struct pep_i_set_st {
+  uint64_t hashes[PEP_I_WAYS]; /* beside each other: what a lookup compares first */
+  uint32_t visited, hand;      /* visited: a bit for each way */
+  pep_i_entry ways[PEP_I_WAYS];
+} pep_i_set;
+
+/* Words that the daemon writes while they are read: slots before the revision, so the revision is read before slots. */
+static uint64_t pep_i_load(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_ACQUIRE); }
+
+#ifndef PEP_I_HASH
+#define PEP_I_HASH pep_i_hash
+static uint64_t pep_i_hash(const uint8_t *p, size_t len, uint64_t seed) {
+  const uint64_t odd = 0x9e3779b97f4a7c15u;
+  uint64_t h = seed ^ len * odd, word;
+  for (; len >= sizeof word; p += sizeof word, len -= sizeof word) {
+    memcpy(&word, p, sizeof word);
+    h = (h ^ word) * odd;
+    h ^= h >> 32;
+  }
+  word = 0;
+  memcpy(&word, p, len);
+  h = (h ^ word) * odd;
+  return h ^ h >> 29;
+}
+#endif
+
+/* Whether none of the slots on which a body hangs was revoked after `since`; a body without slots: nothing was. */
+static int pep_i_untouched(const uint64_t *page, const uint8_t *body, size_t len, uint64_t since) {
+  size_t num = body[3];
+  const uint8_t *stamp = body + len - 2 * num;
+  if (!num) return pep_i_load(page + PEP_I_PAGE_REVISION) == since;
+  for (size_t i = 0; i < num; i++, stamp += 2)
+    if (pep_i_load(page + PEP_I_PAGE_SLOT + (stamp[0] | stamp[1] << 8)) > since) return 0;
+  return 1;
+}
+
+/* Whether nothing was revoked on which the entry hangs. It remembers at which revision that was seen. */
+static int pep_i_stands(const uint64_t *page, pep_i_entry *e) {
+  uint64_t revision = pep_i_load(page + PEP_I_PAGE_REVISION);
+  if (e->revision == revision) return 1;
+  const uint8_t *body = e->bytes + e->question_len;
+  if (!body[3] || !pep_i_untouched(page, body, e->body_len, e->revision)) return 0;
+  e->revision = revision;
+  return 1;
+}
+
+static pep_i_set *pep_i_set_of(const pep_client *c, uint64_t hash) {
+  return c->kept + (hash & (c->num_sets - 1));
+}
+
+static int pep_i_is_entry(const pep_i_set *set, size_t way, uint64_t hash, const pep_request *r) {
+  const pep_i_entry *e = &set->ways[way];
+  return set->hashes[way] == hash && e->question_len && e->question_len == r->question_len &&
+         !memcmp(e->bytes, r->frame.data + PEP_I_HEADER, r->question_len);
+}
+
+/* Answers from the table where the answer stands: the verdict is what pep_i_judge says of the body that was kept. */
+static int pep_i_recall(pep_client *c, pep_verdict *v, pep_request *r) {
+  if (!c->page || r->has_min_revision || !pep_request_seal(r)) return 0;
+  uint64_t hash = PEP_I_HASH(r->frame.data + PEP_I_HEADER, r->question_len, c->page_boot), now, left;
+  pep_i_set *set = pep_i_set_of(c, hash);
+  size_t way = 0;
+  while (way < PEP_I_WAYS && !pep_i_is_entry(set, way, hash, r)) way++;
+  if (way == PEP_I_WAYS) return 0;
+  pep_i_entry *e = &set->ways[way];
+  now = pep_i_clock_ns(CLOCK_BOOTTIME); /* the clock before the lease, the lease before the revision */
+  /* one unsigned comparison: a lease far ahead (a clock of another time namespace) is no life either */
+  if (pep_i_load(c->page + PEP_I_PAGE_LEASE) - now > PEP_I_LEASE_NS) return 0;
+  if (e->expires_ns <= now || !pep_i_stands(c->page, e)) return e->expires_ns = 0, 0;
+  left = (e->ends_ns - now) / 1000000;
+  if (r->has_not_after) {
+    uint64_t wall_ms = pep_i_clock_ns(CLOCK_REALTIME) / 1000000;
+    if (wall_ms >= r->not_after_ms) return 0; /* asked, and denied by the daemon */
+    if (r->not_after_ms - wall_ms < left) left = r->not_after_ms - wall_ms;
+  }
+  /* a copy: the verdict's strings would be wiped with the table if the process forks before it walks its obligations */
+  c->in.len = c->in_used = 0;
+  if (!pep_append(&c->in, e->bytes + e->question_len, e->body_len)) return 0;
+  pep_cursor body = {c->in.data, c->in.data + c->in.len, 1};
+  set->visited |= 1u << way;
+  (void)pep_i_judge(c, v, body);
+  v->cached = 1;
+  v->lifetime_ms = (uint32_t)left;
+  return 1;
+}
+
+/* The way for an answer: that of the same question, one that is dead, or what the hand finds not visited. */
+static size_t pep_i_way(const pep_client *c, pep_i_set *set, uint64_t hash, const pep_request *r, uint64_t now) {
+  size_t dead = PEP_I_WAYS, way;
+  for (way = 0; way < PEP_I_WAYS; way++) {
+    pep_i_entry *e = &set->ways[way];
+    if (pep_i_is_entry(set, way, hash, r)) return way;
+    if (!e->question_len || e->expires_ns <= now || !pep_i_stands(c->page, e)) dead = way;
+  }
+  if (dead < PEP_I_WAYS) return dead;
+  for (;;) { /* at most twice around: the first turn clears every bit */
+    way = set->hand;
+    set->hand = (set->hand + 1) % PEP_I_WAYS;
+    if (!(set->visited & 1u << way)) return way;
+    set->visited &= ~(1u << way);
+  }
+}
+
+/* Keeps the body of a verdict that was judged, if it may be kept and still stands. `asked_ns`: before it was asked. */
+static void pep_i_keep(pep_client *c, const pep_verdict *v, const pep_request *r, pep_cursor body,
+                       uint64_t asked_ns) {
+  if (!c->page || r->has_min_revision || v->fault || v->boot != c->page_boot) return;
+  size_t len = (size_t)(body.end - body.data);
+  uint64_t now = pep_i_clock_ns(CLOCK_BOOTTIME), expires_ns = asked_ns + pep_i_get_le(body.data + 8, 4) * 1000000;
+  if (len > PEP_MAX_KEPT || r->question_len > PEP_MAX_KEPT - len) return;
+  if (expires_ns <= now || !pep_i_untouched(c->page, body.data, len, v->revision)) return;
+  const uint8_t *question = r->frame.data + PEP_I_HEADER;
+  uint64_t hash = PEP_I_HASH(question, r->question_len, c->page_boot);
+  pep_i_set *set = pep_i_set_of(c, hash);
+  size_t way = pep_i_way(c, set, hash, r, now);
+  pep_i_entry *e = &set->ways[way];
+  set->hashes[way] = hash;
+  set->visited &= ~(1u << way);
+  e->expires_ns = expires_ns;
+  e->ends_ns = asked_ns + (uint64_t)v->lifetime_ms * 1000000;
+  e->revision = v->revision;
+  e->question_len = (uint32_t)r->question_len;
+  e->body_len = (uint32_t)len;
+  memcpy(e->bytes, question, r->question_len);
+  memcpy(e->bytes + r->question_len, body.data, len);
+}
+
+/* The page is another one, or none: what was kept under it is dropped. */
+static void pep_i_forget(pep_client *c) {
+  if (c->page) munmap((void *)(uintptr_t)c->page, PEP_I_PAGE_BYTES);
+  c->page = NULL;
+  for (size_t i = 0; c->kept && i < c->num_sets * PEP_I_WAYS; i++) {
+    pep_i_entry *e = &c->kept[i / PEP_I_WAYS].ways[i % PEP_I_WAYS];
+    if (e->question_len) e->question_len = 0; /* no write where nothing was: that would take memory */
+  }
+}
+
+static void pep_i_page_fails(pep_client *c, const char *reason) {
+  char why[sizeof c->page_error];
+  snprintf(why, sizeof why, "the daemon's page is not used: %s", reason);
+  if (!strcmp(why, c->page_error)) return;
+  memcpy(c->page_error, why, sizeof why);
+  c->page_told = 0;
+}
+
+/* Maps the page behind a descriptor, where it is what the daemon said and nobody who got it can cut or write it. The
+ * seals are looked at before the size, which they hold: no access to the mapping can fail later. */
+static void pep_i_map(pep_client *c, int fd) {
+  const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | PEP_I_FUTURE_WRITE;
+  int seals = fcntl(fd, F_GET_SEALS);
+  struct stat st;
+  void *at;
+  const char *why = NULL;
+  if (seals < 0 || (seals & want) != want) /* a mask: the kernel may add seals of its own */
+    why = "its seals do not hold its size and content";
+  else if (fstat(fd, &st) || st.st_size != PEP_I_PAGE_BYTES) why = "it has another size than a page";
+  else if ((at = mmap(NULL, PEP_I_PAGE_BYTES, PROT_READ, MAP_SHARED, fd, 0)) == MAP_FAILED) why = strerror(errno);
+  else {
+    c->page = (const uint64_t *)at;
+    c->page_boot = c->boot;
+    if (pep_i_load(c->page) != PEP_I_PAGE_MAGIC) why = "its magic is wrong";
+    else if (!c->boot || pep_i_load(c->page + PEP_I_PAGE_BOOT) != c->boot)
+      why = "its boot id is not the one in the hello";
+  }
+  if (why) pep_i_forget(c), pep_i_page_fails(c, why);
+  else if (!c->page_told) c->page_error[0] = 0;
+}
+
+/* After the welcome was read: what came beside it is the page, or closed. Another boot ends what was kept. */
+static void pep_i_take_page(pep_client *c) {
+  int num = c->num_passed;
+  if (!c->awaits_page) return;
+  c->awaits_page = c->num_passed = 0;
+  if (c->page && c->page_boot != c->boot) pep_i_forget(c);
+  if (!c->page) {
+    if (!c->is_offered) pep_i_page_fails(c, "it offers none");
+    else if (num != 1) pep_i_page_fails(c, num ? "more than one descriptor came" : "its descriptor did not come");
+    else pep_i_map(c, c->passed);
+  }
+  if (num) close(c->passed);
+}
+
+/* Adds "page": true to the hello, behind the handles: the keys of a map are sorted. */
+static int pep_i_ask_for_page(pep_client *c) {
+  static const uint8_t field[] = {0xa4, 'p', 'a', 'g', 'e', 0xc3};
+  pep_buffer *b = &c->hello;
+  pep_cursor rest = {b->data + c->handles_offset, b->data + b->len, 0};
+  if (b->len + sizeof field > PEP_MAX_FRAME || !pep_i_skip(&rest, 2)) return 0;
+  size_t at = (size_t)(rest.data - b->data), behind = b->len - at;
+  if (!pep_i_reserve(b, sizeof field)) return 0;
+  memmove(b->data + at + sizeof field, b->data + at, behind);
+  memcpy(b->data + at, field, sizeof field);
+  b->len += sizeof field;
+  b->data[PEP_I_HEADER]++; /* members of the map */
+  pep_i_put_le(b->data, b->len - PEP_I_HEADER, 4);
+  return 1;
+}
+
+int pep_client_keep(pep_client *c, size_t slots) {
+  size_t sets = 1;
+  const char *why = NULL;
+  if (!c->hello.len) why = "there is no client that could keep answers: call pep_connect first";
+  else if (c->kept) why = "the client keeps answers already";
+  else if (c->is_open) why = "the client has asked already: call pep_client_keep before the first check";
+  else if (slots > PEP_MAX_KEPT_SLOTS) why = "the client would keep more answers than PEP_MAX_KEPT_SLOTS";
+  if (why) return snprintf(c->error, sizeof c->error, "%s", why), 0;
+  if (!slots) slots = PEP_KEPT_SLOTS;
+  while (sets * PEP_I_WAYS < slots) sets *= 2;
+  void *at = mmap(NULL, sets * sizeof(pep_i_set), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return snprintf(c->error, sizeof c->error, "no memory for the answers to keep"), 0;
+  if (madvise(at, sets * sizeof(pep_i_set), PEP_I_WIPE_ON_FORK))
+    why = "this kernel cannot wipe memory in a forked child";
+  else if (!pep_i_ask_for_page(c)) why = "no memory for the hello, or PEP_MAX_FRAME is too small";
+  if (why) {
+    munmap(at, sets * sizeof(pep_i_set));
+    return snprintf(c->error, sizeof c->error, "%s", why), 0;
+  }
+  c->kept = (pep_i_set *)at;
+  c->num_sets = sets;
+  return 1;
+}
+
+const char *pep_page_error(pep_client *c) {
+  if (!c->page_error[0] || c->page_told) return NULL;
+  c->page_told = 1;
+  return c->page_error;
+}
+
 /* Bytes of a check's body: the question and the tail that pep_i_write_check makes. */
 static size_t pep_i_body_size(const pep_request *r) {
   return r->question_len + 4 + (r->has_not_after ? 8 : 0) + (r->has_min_revision ? 16 : 0);
@@ -1279,6 +1596,7 @@ static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, u
   c->out.len = c->in.len = c->in_used = 0;
   uint64_t now = pep_i_now_ns(), id = c->next_id++;
   if (now >= deadline_ns) return pep_i_late(v);
+  uint64_t asked_ns = c->kept ? pep_i_clock_ns(CLOCK_BOOTTIME) : 0;
   if ((fresh && !pep_append(&c->out, c->hello.data, c->hello.len)) || !pep_i_write_check(c, r, id, deadline_ns - now))
     return pep_i_deny(v, PEP_OVERLOADED, "no memory for the request");
   if ((got = pep_i_send(c, v, deadline_ns)) == PEP_I_FAILED) return got;
@@ -1286,6 +1604,7 @@ static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, u
   if (fresh) {
     if ((got = pep_i_reply(c, v, &body, PEP_I_OP_HELLO, 0, 1, deadline_ns)) != PEP_I_DONE) return got;
     if ((got = pep_i_read_hello(c, v, body)) != PEP_I_DONE) return got;
+    pep_i_take_page(c);
   }
   got = pep_i_reply(c, v, &body, PEP_I_OP_CHECK, PEP_I_PARTITION, id, deadline_ns);
   if (got != PEP_I_DONE && got != PEP_I_ERROR) return got;
@@ -1295,11 +1614,13 @@ static int pep_i_exchange(pep_client *c, pep_verdict *v, const pep_request *r, u
   if (got == PEP_I_ERROR) return PEP_I_DONE;
   if (pep_i_now_ns() > deadline_ns) return pep_i_late(v);
   (void)pep_i_judge(c, v, body);
+  pep_i_keep(c, v, r, body, asked_ns);
   return PEP_I_DONE;
 }
 
 int pep_check(pep_client *c, pep_verdict *v, pep_request *r, uint32_t deadline_ms) {
   memset(v, 0, sizeof *v);
+  if (pep_i_recall(c, v, r)) return v->permit;
   uint64_t deadline_ns = pep_i_now_ns() + (uint64_t)(deadline_ms ? deadline_ms : PEP_DEADLINE_MS) * 1000000u;
   if (!c->path[0] || !c->hello.len)
     return pep_i_deny(v, PEP_BAD_REQUEST, "the client has no socket: call pep_connect first");
@@ -1319,6 +1640,8 @@ int pep_check(pep_client *c, pep_verdict *v, pep_request *r, uint32_t deadline_m
 
 void pep_client_cleanup(pep_client *c) {
   pep_i_close(c);
+  pep_i_forget(c);
+  if (c->kept) munmap(c->kept, c->num_sets * sizeof(pep_i_set));
   pep_buffer_cleanup(&c->hello);
   pep_buffer_cleanup(&c->out);
   pep_buffer_cleanup(&c->in);

@@ -3,6 +3,9 @@
  * Words are separated by one space; `-` is the empty word, and words that carry text are hex.
  *
  *     connect PATH POINT HANDLE...      ok | error TEXT             a client, not yet a connection
+ *     keep SLOTS                        ok | error TEXT             that it keeps answers
+ *     page_error                        none | TEXT                 why it keeps none, once
+ *     held                              N                           how many answers lie in its table
  *     hello                             HEX                         the frame that opens its connections
  *     new                               ok                          an empty request
  *     ask SUBJECT ACTION RESOURCE       ok | error TEXT
@@ -13,12 +16,18 @@
  *     frame ID MICROSECONDS             HEX of a check frame
  *     check MS                          one line of JSON, with `took_us`
  *     feed HEX                          the same for a reply that lies ready on a kept connection, id 2
- *     fork MS                           a check in a child, then one in the parent: two lines
+ *     fork MS N                         N checks in a child, then one in the parent: a line each
+ *     fork_after MS                     a check whose verdict is walked in a child: one line
+ *     strict N MS                       ok: N checks and no system call, after which the driver has ended
+ *     time N MS                         nanoseconds of each of N checks, of which none may be asked
  *     tojson HEX                        JSON text | error
  */
 #define PEPCORE_IMPLEMENTATION
 #include "pepcore.h"
 
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static pep_client client;
@@ -124,16 +133,61 @@ static void feed(const char *reply, size_t len) {
   close(ends[1]);
 }
 
-static void forked(uint32_t deadline_ms) {
+static void forked(uint32_t deadline_ms, int num) {
   fflush(stdout);
   pid_t child = fork();
   if (!child) {
-    check(deadline_ms);
+    while (num--) check(deadline_ms);
     fflush(stdout);
     _exit(0);
   }
   waitpid(child, NULL, 0);
   check(deadline_ms);
+}
+
+static void forked_after(uint32_t deadline_ms) {
+  pep_verdict v;
+  int returned = pep_check(&client, &v, &request, deadline_ms);
+  fflush(stdout);
+  pid_t child = fork();
+  if (!child) {
+    show_verdict(returned, &v, 0);
+    fflush(stdout);
+    _exit(0);
+  }
+  waitpid(child, NULL, 0);
+}
+
+/* The kernel kills whoever makes another call than read, write and exit. */
+static void strict(long num, uint32_t deadline_ms) {
+  pep_verdict v;
+  struct timespec t;
+  int permits = 0;
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT)) abort();
+  clock_gettime(CLOCK_BOOTTIME, &t);
+  for (long i = 0; i < num; i++) permits += pep_check(&client, &v, &request, deadline_ms);
+  (void)!write(1, permits == num ? "ok\n" : "no\n", 3);
+  syscall(SYS_exit, 0);
+}
+
+static void held(void) {
+  size_t num = 0;
+  for (size_t i = 0; client.kept && i < client.num_sets * PEP_I_WAYS; i++)
+    num += client.kept[i / PEP_I_WAYS].ways[i % PEP_I_WAYS].question_len != 0;
+  printf("%zu\n", num);
+}
+
+static void timed(long num, uint32_t deadline_ms) {
+  pep_verdict v;
+  uint64_t start = pep_i_now_ns();
+  for (long i = 0; i < num; i++)
+    if (!pep_check(&client, &v, &request, deadline_ms) || client.in_used) abort();
+  printf("%.1f\n", (double)(pep_i_now_ns() - start) / (double)num);
+}
+
+static void page_error(void) {
+  const char *why = pep_page_error(&client);
+  puts(why ? why : "none");
 }
 
 static void connect_as(char *line) {
@@ -187,6 +241,9 @@ static void obey(char *line) {
   size_t len;
   if (!strcmp(command, "connect")) connect_as(line);
   else if (!strcmp(command, "hello")) show_hex(client.hello.data, client.hello.len);
+  else if (!strcmp(command, "keep")) result(pep_client_keep(&client, strtoull(word(&line), NULL, 10)), client.error);
+  else if (!strcmp(command, "page_error")) page_error();
+  else if (!strcmp(command, "held")) held();
   else if (!strcmp(command, "new")) pep_request_cleanup(&request), result(1, "");
   else if (strstr("ask entity action behalf", command)) name(command, line);
   else if (strstr("string json int bool", command)) member(command, line);
@@ -205,7 +262,17 @@ static void obey(char *line) {
       result(0, request.error);
     else show_hex(client.out.data, client.out.len);
   } else if (!strcmp(command, "check")) check((uint32_t)atoi(word(&line)));
-  else if (!strcmp(command, "fork")) forked((uint32_t)atoi(word(&line)));
+  else if (!strcmp(command, "time")) {
+    long num = atol(word(&line));
+    timed(num, (uint32_t)atoi(word(&line)));
+  } else if (!strcmp(command, "strict")) {
+    long num = atol(word(&line));
+    strict(num, (uint32_t)atoi(word(&line)));
+  } else if (!strcmp(command, "fork_after")) forked_after((uint32_t)atoi(word(&line)));
+  else if (!strcmp(command, "fork")) {
+    uint32_t deadline_ms = (uint32_t)atoi(word(&line));
+    forked(deadline_ms, line ? atoi(word(&line)) : 1);
+  }
   else {
     char *data = unhex(&line, &len);
     pep_buffer out = {0};
