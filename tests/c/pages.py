@@ -44,7 +44,7 @@ class SharedPage:
         self.renew()
 
     def put(self, word: int, value: int) -> None:
-        struct.pack_into("<Q", self.memory, 8 * word, value)
+        struct.pack_into("@Q", self.memory, 8 * word, value)  # native: the word is written whole
 
     def renew(self, ahead_ns: int = LEASE_NS) -> None:
         self.put(LEASE, now_ns() + ahead_ns)
