@@ -134,6 +134,12 @@ static void feed(const char *reply, size_t len) {
   close(ends[1]);
 }
 
+/* A child that did not come to its end has said nothing: say so, for whoever waits for its line. */
+static void wait_for(pid_t child) {
+  int status;
+  if (waitpid(child, &status, 0) != child || status) puts("the child failed");
+}
+
 static void forked(uint32_t deadline_ms, int num) {
   fflush(stdout);
   pid_t child = fork();
@@ -142,7 +148,7 @@ static void forked(uint32_t deadline_ms, int num) {
     fflush(stdout);
     _exit(0);
   }
-  waitpid(child, NULL, 0);
+  wait_for(child);
   check(deadline_ms);
 }
 
@@ -156,7 +162,7 @@ static void forked_after(uint32_t deadline_ms) {
     fflush(stdout);
     _exit(0);
   }
-  waitpid(child, NULL, 0);
+  wait_for(child);
 }
 
 /* The kernel kills this process at any other call than write and exit. (Strict mode would forbid the vDSO's clock, too.) */

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import signal
 import struct
 import time
@@ -133,12 +134,13 @@ def test_an_answer_that_a_revoke_crossed_is_not_kept(driver: Driver, daemon: Dae
     daemon.kept(driver)
 
 
-@pytest.mark.parametrize("lease", [0, "lapsed", "far", "wrapped"])
+@pytest.mark.parametrize("lease", [0, "lapsed", "ahead", "far", "wrapped"])
 def test_without_a_lease_nothing_hits_and_with_it_again(driver: Driver, daemon: Daemon, lease: int | str) -> None:
     client(driver, daemon)
     daemon.asked(driver)
     daemon.kept(driver)
-    later = {"lapsed": now_ns() - 1, "far": now_ns() + 60 * 10**9, "wrapped": 2**64 - 1}
+    later = {"lapsed": now_ns() - 1, "ahead": now_ns() + 10 * LEASE_NS, "far": now_ns() + 60 * 10**9}
+    later["wrapped"] = 2**64 - 1
     daemon.page.put(LEASE, later[lease] if isinstance(lease, str) else lease)
     before = len(daemon.questions)
     assert [driver.check()["cached"] for _ in range(2)] == [False] * 2
@@ -318,6 +320,27 @@ def test_descriptors_that_nobody_asked_for_are_closed(driver: Driver, daemon: Da
     assert open_files(driver) == ["socket"]
 
 
+@pytest.mark.parametrize(("limit", "says"), [(4, "did not come"), (5, "more than one"), (6, "more than one")])
+def test_a_page_is_not_taken_from_descriptors_of_which_the_kernel_dropped_some(
+    programs: dict[str, Path], daemon: Daemon, limit: int, says: str
+) -> None:
+    """The streams and the socket have 0 to 3: what comes above the limit is closed by the kernel."""
+    few = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit))
+    driver = Driver(programs["plain"], preexec_fn=few)
+    client(driver, daemon)
+    daemon.sends *= 2
+    daemon.asked(driver)
+    daemon.asked(driver)
+    assert says in driver("page_error")
+    assert open_files(driver) == ["socket"]
+    if limit > 4:
+        daemon.sends = daemon.sends[:1]
+        client(driver, daemon)
+        daemon.asked(driver)
+        daemon.kept(driver)
+    driver.close()
+
+
 def test_a_descriptor_of_a_welcome_that_is_refused_is_closed(driver: Driver, daemon: Daemon) -> None:
     for number, wrong in enumerate(({"version": 2}, {"version": 1, "page": 1}), 1):
         daemon.told |= wrong
@@ -366,8 +389,8 @@ def test_another_boot_ends_what_was_kept_and_the_same_does_not(driver: Driver, s
     second.asked(driver)
     assert driver("held") == "1"
     second.kept(driver)
-    for resource in (b"Document::roadmap", b"Document::other"):
-        question(driver, resource)
+    for name in (b"Document::roadmap", b"Document::other"):
+        question(driver, name)
         first.page.renew()
         second.asked(driver)
     second.peer.close()
