@@ -22,6 +22,9 @@ from .errors import ConfigError
 LONGEST_MS = 0xFFFFFFFF
 """A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
 
+LONGEST_PATH = 107
+"""Bytes of a Unix socket's path."""
+
 LONGEST_GRACE_MS = 10_000
 """Whoever starts after a daemon that vanished waits so long before it says that nobody holds a lease of the other."""
 
@@ -105,6 +108,12 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
 
 
+class Observe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = ""
+    """Where metrics and health are told over HTTP: a path (a Unix socket of mode 0660), `127.0.0.1:PORT` or
+    `[::1]:PORT`; empty: nowhere. Whoever can open it may read the numbers."""
+
+
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule for peers. The first that matches holds; where there are rules, a peer without one is refused."""
 
@@ -129,6 +138,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: Keep = Keep()
     leases: Lasting = Lasting()
     notify: Notify = Notify()
+    observe: Observe = Observe()
     peers: tuple[Peer, ...] = ()
 
 
@@ -149,6 +159,18 @@ def _number(key: str, value: str | int | None, look_up: Callable[[str], int]) ->
     if value is not None and not 0 <= value < 0xFFFFFFFF:
         raise ConfigError(f"`{key}`: `{value}` is not a number from 0 to 4294967294")
     return value
+
+
+def tcp_address(listen: str) -> tuple[str, int] | None:
+    """The loopback address and port that `observe.listen` names; None: it names a path, or nothing that is taken."""
+    match = re.fullmatch(r"(?:(127\.0\.0\.1)|\[(::1)\]):([1-9][0-9]{0,4})", listen, re.ASCII)
+    return (match[1] or match[2], int(match[3])) if match and int(match[3]) <= 65535 else None
+
+
+def _is_socket_path(listen: str) -> bool:
+    """Whether this can be meant as the path of a Unix socket, and no address by mistake."""
+    fits = 0 < len(os.fsencode(listen)) <= LONGEST_PATH
+    return fits and "/" in listen and "://" not in listen and not listen.endswith("/") and "\0" not in listen
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -224,6 +246,12 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         raise ConfigError(f"{name}: `leases.grace` must not be above {LONGEST_GRACE_MS // 1000}s")
     if milliseconds(limits.deadline) > milliseconds(limits.longest_deadline):
         raise ConfigError(f"{name}: `limits.deadline` must not be above `limits.longest_deadline`")
+    listen = config.observe.listen
+    if listen and tcp_address(listen) is None and not _is_socket_path(listen):
+        raise ConfigError(
+            f"{name}: `observe.listen`: `{listen}` is not taken: write a path with a `/`, of at most {LONGEST_PATH} "
+            "bytes, `127.0.0.1:9470` or `[::1]:9470`; other hosts must not reach it"
+        )
     for i, peer in enumerate(config.peers):
         try:
             peer.ids()
@@ -245,5 +273,6 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
             config.daemon, socket=absolute(config.daemon.socket), state=absolute(config.daemon.state)
         ),
         notify=Notify(absolute(config.notify.file)),
+        observe=Observe(listen if tcp_address(listen) else absolute(listen)),
         policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
     )

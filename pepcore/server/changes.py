@@ -15,6 +15,7 @@ FIXED = {
     "daemon": ("socket", "state", "watch"),
     "limits": ("frame", "depth", "values"),
     "cache": ("slots", "slab_mib", "quota"),
+    "observe": ("listen",),
 }
 
 

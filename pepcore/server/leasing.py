@@ -71,7 +71,7 @@ class Leasing:
         asked[ask.id] = partition, ask.question, ask.not_after
         service.enforcer.ask(
             partition, connection.leasing, ask.id, ask.local, ask.question, now, wall_ms,
-            deadline_ns=deadline_ns, not_after=ask.not_after,
+            deadline_ns=deadline_ns, not_after=ask.not_after, trace=ask.trace or b"",
         )  # fmt: skip
 
     def answered(self, r: Reply) -> bytes:

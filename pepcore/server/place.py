@@ -60,13 +60,14 @@ class Place:
             raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
         self.admin = path.with_name(path.name + ".admin")
+        self.lock = path.with_name(path.name + ".lock")
         try:
             before = os.umask(0o027)  # what is made here has these modes under any umask
             try:
                 path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             finally:
                 os.umask(before)
-            self._lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"socket `{path}`: cannot use its directory: {error.strerror}") from None
         try:

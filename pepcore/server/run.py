@@ -26,6 +26,7 @@ from .processes import Process, end_all, spawn
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .reload import Reloader
     from .service import Service
 
 
@@ -107,7 +108,6 @@ async def serve(
     begun: list[Process],
     seen: tuple[object, ...],
 ) -> int:
-    from .listener import Listener
     from .reload import Reloader
     from .service import Service
 
@@ -123,6 +123,30 @@ async def serve(
         raise ConfigError("`cache.slots` and `cache.slab_mib` ask for more memory than there is") from None
     reloader = Reloader(service, reread, seen)
     loop.add_signal_handler(signal.SIGHUP, reloader.wanted.set)
+    endpoint = None
+    if config.observe.listen:  # while the workers load: what it imports would pause the loop later
+        from .endpoint import Endpoint, bind
+
+        endpoint = Endpoint(service, bind(config.observe.listen, (place.path, place.admin, place.lock)))
+    try:
+        return await live(service, reloader, source, place, passed, begun, stop)
+    finally:
+        if endpoint is not None:
+            endpoint.close()
+
+
+async def live(
+    service: Service,
+    reloader: Reloader,
+    source: Source,
+    place: Place,
+    passed: socket.socket | None,
+    begun: list[Process],
+    stop: asyncio.Event,
+) -> int:
+    """Load, serve until told to stop, drain."""
+    from .listener import Listener
+
     activated = asyncio.create_task(service.activate(Workers(source, len(begun), service.came, service.idle), begun))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([activated, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -135,8 +159,9 @@ async def serve(
     administrators = Listener(service, place.listen(place.admin), administrators=True)
     accepting = Listener(service, passed or place.listen(place.path))
     service.renewal.start()
+    service.listening = True
     tasks = [asyncio.create_task(reloader.run())]
-    if config.daemon.watch:
+    if service.config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
     if systemd.watchdog_seconds():
         tasks.append(asyncio.create_task(feed_watchdog()))

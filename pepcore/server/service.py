@@ -9,31 +9,29 @@ Never: serves an answer of an older policy set after a reload was announced; let
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import secrets
 import socket
-import threading
 from pathlib import Path
 
 from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
-from ..core.obligation import check
 from ..core.page import LEASE_NS
+from ..denials import Denials
 from ..enforcer import Enforcer
 from ..errors import ConfigError, Overloaded, Refused
 from ..flight import Flight, Partition
 from ..model import Decision
-from ..pdp.cedar import Cedar
-from ..pdp.cedar_source import Source, build
 from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .administration import Administration
 from .blockfile import BlockFile
+from .building import built
 from .changes import keep_fixed, times
 from .connection import Connection
 from .leasing import Leaseholder, Leasing, Recheck
+from .messages import Loaded
 from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .peer import Peer, Peers, credentials, other_groups
@@ -78,6 +76,8 @@ class Service:
             numbers=itertools.count(secrets.randbits(62)),
             notify=self.notices,
         )
+        self.denials = Denials()
+        self.enforcer.settlement.on_deny = self.denials.add
         self.turns = Turns(Requests(self).take, self.progress)
         self.misses = Misses(self.enforcer, self.turns.served)
         kept = BlockFile(state, self.enforcer.revocation.blocks)
@@ -95,6 +95,8 @@ class Service:
         self._timer_ns = 0
         self._releasing = False
         self.reloads = self.failed_reloads = 0
+        self.loaded = Loaded(0.0)
+        self.listening = False
 
     def _set_times(self, config: Config) -> None:
         self.partial_s = milliseconds(config.limits.partial) / 1000
@@ -299,24 +301,3 @@ class Service:
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()
-
-
-def built(source: Source) -> asyncio.Future[Cedar | None]:
-    """The set, built by a thread that nobody waits for at the end; None where it cannot be (a worker says why)."""
-    loop = asyncio.get_running_loop()
-    said: asyncio.Future[Cedar | None] = loop.create_future()
-
-    def tell(cedar: Cedar | None) -> None:
-        if not said.done():
-            said.set_result(cedar)
-
-    def attempt() -> None:
-        try:
-            cedar = build(source, check)
-        except Exception:  # the worker meets it too, and its answer says so
-            cedar = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, cedar)
-
-    threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
-    return said

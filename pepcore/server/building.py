@@ -1,0 +1,36 @@
+"""A policy set, built in this process and off the loop.
+
+Promises: the loop goes on meanwhile; a set that cannot be built is None, since a worker meets the same error and says
+what it is. Never: waited for at the end of the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+from ..core.obligation import check
+from ..pdp.cedar import Cedar
+from ..pdp.cedar_source import Source, build
+
+
+def built(source: Source) -> asyncio.Future[Cedar | None]:
+    """The set, built by a thread that nobody waits for at the end; None where it cannot be (a worker says why)."""
+    loop = asyncio.get_running_loop()
+    said: asyncio.Future[Cedar | None] = loop.create_future()
+
+    def tell(cedar: Cedar | None) -> None:
+        if not said.done():
+            said.set_result(cedar)
+
+    def attempt() -> None:
+        try:
+            cedar = build(source, check)
+        except Exception:  # the worker meets it too, and its answer says so
+            cedar = None
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, cedar)
+
+    threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
+    return said
