@@ -219,4 +219,4 @@ class Connection:
         self._turn.close()
         self.stream.close()
         self._partial = self._unread = None
-        del self.explaining
+        del self.explaining, self.leasing
