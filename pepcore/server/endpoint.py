@@ -135,7 +135,9 @@ class Endpoint:
                 await asyncio.sleep(REST_S)
                 continue
             if len(self._open) >= MOST:
-                next(iter(self._open)).cancel()
+                oldest = next(iter(self._open))
+                oldest.cancel()
+                await asyncio.wait([oldest])
             task = self._loop.create_task(self._serve(sock))
             self._open[task] = None
             task.add_done_callback(self._closed)
@@ -173,6 +175,8 @@ class Endpoint:
             )
         if not isinstance(event, h11.Request):
             return None
+        if event.http_version not in (b"1.0", b"1.1"):
+            return Answer(505, b"send version 1.1 of HTTP\n")
         if event.method not in (b"GET", b"HEAD"):
             return Answer(405, b"send GET or HEAD\n")
         return self._found(event.target.partition(b"?")[0])._replace(bare=event.method == b"HEAD")
