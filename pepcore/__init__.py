@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from pepclient import Client, aconnect, connect
+    from pepclient import Client, aconnect, connect, traced
     from pepclient.aio import AsyncClient
 
     from .core.payload import Headers, Rows
@@ -78,10 +78,11 @@ __all__ = [
     "aconnect",
     "connect",
     "embedded",
+    "traced",
 ]
 
 _HOMES = {
-    "pepclient": ("Client", "aconnect", "connect"),
+    "pepclient": ("Client", "aconnect", "connect", "traced"),
     "pepclient.aio": ("AsyncClient",),
     "pepcore.core.payload": ("Headers", "Rows"),
     "pepcore.core.verdict": ("Verdict",),

@@ -32,6 +32,7 @@ class Answers:
             return None
         verdict, encoded = self.settlement.shared(flight, outcome, now, wall_ms)
         self._keep(flight, verdict, encoded, now)
+        self.settlement.tell_denied(flight, verdict, max(1, len(flight.waiters)), now)
         return verdict, encoded
 
     def within(

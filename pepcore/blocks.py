@@ -70,6 +70,10 @@ class Blocks:
             del self._by_tag[block.tag]
         return sorted(self._by_tag.values(), key=lambda b: b.since)
 
+    def count(self, wall_ms: int) -> int:
+        """How many are in force."""
+        return sum(not block.over(wall_ms) for block in self._by_tag.values())
+
     def match(self, key: bytes, wall_ms: int) -> Block | None:
         """The block that denies this canonical question, or None."""
         if self.broken:

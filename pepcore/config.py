@@ -23,6 +23,9 @@ from .errors import ConfigError
 LONGEST_MS = 0xFFFFFFFF
 """A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
 
+LONGEST_PATH = 107
+"""Bytes of a Unix socket's path."""
+
 LONGEST_GRACE_MS = 10_000
 """Whoever starts after a daemon that vanished waits so long before it says that nobody holds a lease of the other."""
 
@@ -133,6 +136,12 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """As `record.keep`, for this point; not given: that."""
 
 
+class Observe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    listen: str = ""
+    """Where metrics and health are told over HTTP: a path (a Unix socket of mode 0660), `127.0.0.1:PORT` or
+    `[::1]:PORT`; empty: nowhere. Whoever can open it may read the numbers."""
+
+
 class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule for peers. The first that matches holds; where there are rules, a peer without one is refused."""
 
@@ -159,6 +168,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notify: Notify = Notify()
     record: Record = Record()
     points: dict[str, Point] = {}
+    observe: Observe = Observe()
     peers: tuple[Peer, ...] = ()
 
     def record_of(self, point: str) -> Keeps:
@@ -184,6 +194,18 @@ def _number(key: str, value: str | int | None, look_up: Callable[[str], int]) ->
     if value is not None and not 0 <= value < 0xFFFFFFFF:
         raise ConfigError(f"`{key}`: `{value}` is not a number from 0 to 4294967294")
     return value
+
+
+def tcp_address(listen: str) -> tuple[str, int] | None:
+    """The loopback address and port that `observe.listen` names; None: it names a path, or nothing that is taken."""
+    match = re.fullmatch(r"(?:(127\.0\.0\.1)|\[(::1)\]):([1-9][0-9]{0,4})", listen, re.ASCII)
+    return (match[1] or match[2], int(match[3])) if match and int(match[3]) <= 65535 else None
+
+
+def _is_socket_path(listen: str) -> bool:
+    """Whether this can be meant as the path of a Unix socket, and no address by mistake."""
+    fits = 0 < len(os.fsencode(listen)) <= LONGEST_PATH
+    return fits and "/" in listen and "://" not in listen and not listen.endswith("/") and "\0" not in listen
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -260,6 +282,12 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         raise ConfigError(f"{name}: `leases.grace` must not be above {LONGEST_GRACE_MS // 1000}s")
     if milliseconds(limits.deadline) > milliseconds(limits.longest_deadline):
         raise ConfigError(f"{name}: `limits.deadline` must not be above `limits.longest_deadline`")
+    listen = config.observe.listen
+    if listen and tcp_address(listen) is None and not _is_socket_path(listen):
+        raise ConfigError(
+            f"{name}: `observe.listen`: `{listen}` is not taken: write a path with a `/`, of at most {LONGEST_PATH} "
+            "bytes, `127.0.0.1:9470` or `[::1]:9470`; other hosts must not reach it"
+        )
     for i, peer in enumerate(config.peers):
         try:
             peer.ids()
@@ -284,5 +312,6 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         record=msgspec.structs.replace(
             config.record, folder=absolute(config.record.folder), keys=absolute(config.record.keys)
         ),
+        observe=Observe(listen if tcp_address(listen) else absolute(listen)),
         policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
     )

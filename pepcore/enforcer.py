@@ -29,6 +29,7 @@ from .core.page import Page
 from .core.verdict import Verdict, body
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
+from .latency import Latency
 from .model import Decision
 from .revocation import Revocation
 from .settlement import Notifier, Settlement, usable
@@ -61,7 +62,7 @@ class Enforcer:
         self.answers = Answers(cache, page, self.settlement, self.revocation)
         self._batches = Batches(cache, page, self.settlement)
         self._replies: list[Reply] = []
-        self._decided = Decided()
+        self._decided, self.latency = Decided(), Latency()
         self.asked = self.joined = self.late = self.asked_again = 0
 
     def set_times(self, times: Times) -> None:
@@ -72,18 +73,17 @@ class Enforcer:
 
     def ask(
         self, partition: Partition, to: Any, request: int, local: int, key: bytes, now: int, wall_ms: int,
-        *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False,
+        *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False, trace: bytes = b"",
     ) -> None:  # fmt: skip
         """A canonical question that the cache did not answer. `deadline_ns` counts from `now`; -1: the default."""
-        waiter = Waiter(
-            to, request, local, self._until(now, deadline_ns), not_after, partition=partition, key=key, asked_ns=now
-        )
+        until = self._until(now, deadline_ns)
+        waiter = Waiter(to, request, local, until, not_after, partition=partition, key=key, asked_ns=now, trace=trace)
         self._wait(partition, key, waiter, now, wall_ms, explain)
 
     def ask_many(
         self, partition: Partition, to: Any, request: int, local: int, semantic: Semantic,
         items: list[bytes | Fault], now: int, wall_ms: int, *, deadline_ns: int = -1, not_after: int = -1,
-        blocked: Fault | None = None,
+        blocked: Fault | None = None, trace: bytes = b"",
     ) -> None:  # fmt: skip
         """A batch: what is cached is served, only the misses are asked, and none behind a cached item that ends it.
 
@@ -94,8 +94,9 @@ class Enforcer:
         if blocked is not None:
             items = [blocked if isinstance(item, bytes) else item for item in items]
         until = self._until(now, deadline_ns)
+        known: list[Any] = [None] * len(items)
         batch = Batch(
-            partition, to, request, local, semantic, items, until, not_after, [None] * len(items), asked_ns=now
+            partition, to, request, local, semantic, items, until, not_after, known, asked_ns=now, trace=trace
         )
         self._advance(batch, now, wall_ms)
 
@@ -126,7 +127,7 @@ class Enforcer:
         if flight is not None and freshness.may_join(flight, self.page):
             self.joined += 1
         else:
-            flight = Flight(partition, key, {}, explain)
+            flight = Flight(partition, key, {}, explain, begun_ns=now)
             if not explain:
                 self._flights[partition.number, key] = flight
             self._backlog.put(flight)
@@ -176,6 +177,7 @@ class Enforcer:
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         stands = freshness.stands(flight, outcome, self.times, self.page, now)
         self.late += not stands
+        self.latency.observe(flight.begun_ns, now)
         self._decided.put((flight, outcome, self.answers.share(flight, outcome, now, wall_ms) if stands else None))
         self.release(now, wall_ms, most)
 
@@ -212,7 +214,7 @@ class Enforcer:
         if self.draining or len(self._waiting) or self.revocation.denied(key, wall_ms):
             return None
         self.asked += 1
-        return Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms)
+        return Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms, now)
 
     def answer_alone(
         self, flight: Flight, decision: Decision, deadline_ns: int, not_after: int, now: int, wall_ms: int
@@ -222,6 +224,7 @@ class Enforcer:
         flight.stamps = freshness.stamps_of(flight, outcome, self.page)
         if not freshness.stands(flight, outcome, self.times, self.page, now):
             return None
+        self.latency.observe(flight.begun_ns, now)
         shared = self.answers.share(flight, outcome, now, wall_ms)
         until = self._until(flight.asked_ns, deadline_ns)
         return self.answers.within(flight, outcome, shared, until, not_after, now, wall_ms)[1]
@@ -308,8 +311,9 @@ class Enforcer:
         again = batch.rounds == 2
         for i, key in missing:
             waiter = Waiter(
-                batch.to, batch.request, batch.local, batch.until_ns, batch.not_after, batch, index=i, again=again
-            )
+                batch.to, batch.request, batch.local, batch.until_ns, batch.not_after, batch, i, again,
+                trace=batch.trace,
+            )  # fmt: skip
             self._wait(batch.partition, key, waiter, now, wall_ms)
 
     def _arrived(self, batch: Batch, now: int, wall_ms: int) -> None:

@@ -70,6 +70,8 @@ class Waiter(Struct, eq=False):
     key: bytes = b""
     asked_ns: int = 0
     """Of a request of its own (no batch): what it asked and when, for the record."""
+    trace: bytes = b""
+    """Of the caller, as the wire carries it (W3C trace id, span id, flags), for the record; b"": none was sent."""
 
 
 class Flight(Struct, eq=False):
@@ -83,6 +85,8 @@ class Flight(Struct, eq=False):
     revision: int = 0
     asked_ns: int = 0
     asked_ms: int = 0
+    begun_ns: int = 0
+    """When its first one came who waits; 0: the PDP is not asked."""
     stamps: bytes = b""
     """Slots of the page that its answer hangs on, once there is one."""
 
@@ -124,6 +128,7 @@ class Batch(Struct, eq=False):
     asked_ns: int = 0
     held: int = 0
     """Bytes that its owner is charged with while it waits."""
+    trace: bytes = b""
 
 
 class Reply(Struct, frozen=True):

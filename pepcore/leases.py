@@ -67,6 +67,11 @@ class Leases:
     def __len__(self) -> int:
         return len(self._all)
 
+    def counts(self) -> dict[str, int]:
+        """How many were started and ended, how many are held, and of how many we do not know that they stopped."""
+        held = self.started - self.ended
+        return {"held": held, "started": self.started, "ended": self.ended, "untold": len(self._all) - held}
+
     # ---- room ----
 
     def enter(self, owner: int) -> None:

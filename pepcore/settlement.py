@@ -31,6 +31,9 @@ DENIES_END = "the life of a deny (a daemon's `cache.deny`)"
 Notifier = Callable[[Partition, Question, Obligation], None]
 """Discharges one `notify`; raises ObligationFault where it cannot."""
 
+OnDeny = Callable[[bytes, str, int, int], None]
+"""Is told of a question that is denied: its canonical bytes, why, how many requests that denies, and when."""
+
 read_question = msgspec.msgpack.Decoder(Question).decode
 
 
@@ -94,6 +97,7 @@ class Settlement:
         self._notify = notify
         self._rates = Rates()
         self.faults: dict[int, int] = {}
+        self.on_deny: OnDeny | None = None
 
     def deny(self, fault: Fault) -> Verdict:
         """The deny that a fault stands for; counted, never cached."""
@@ -205,7 +209,16 @@ class Settlement:
             return self.refusal(failed)
         if decision.permit and refused:
             decision = msgspec.structs.replace(decision, permit=False, reason=refused)
-        return self.shared(flight, decision, now, wall_ms)
+        verdict, encoded = self.shared(flight, decision, now, wall_ms)
+        self.tell_denied(flight, verdict, 1, now)
+        return verdict, encoded
+
+    def tell_denied(self, flight: Flight, verdict: Verdict, times: int, now: int) -> None:
+        """Say that so many requests are denied by a decision, and not by a fault, to whom the host named."""
+        if self.on_deny is not None and not verdict.permit and not verdict.fault:
+            by = ", ".join(verdict.policies)
+            why = verdict.reason or (f"denied by {by}" if by else "no policy permits this")
+            self.on_deny(flight.key, why, times, now)
 
     def _send(self, partition: Partition, question: Question, o: Obligation) -> None:
         if self._notify is None:

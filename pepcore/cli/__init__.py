@@ -28,6 +28,7 @@ COMMANDS = {
     "policies": "check a policy set before it goes live",
     "stats": "show what a running daemon has counted",
     "audit": "read, search, test and export the record of decisions",
+    "top": "watch what a running daemon does right now",
     "bench": "measure this machine against the targets",
     "demo": "watch a small company's services, jobs and agents being decided",
     "completion": "print a completion script for bash, zsh or fish",

@@ -44,6 +44,12 @@ def configure(parser: Parser) -> None:
         metavar="MS",
         help="when the caller's own token ends, in Unix milliseconds: no permit outlives it",
     )
+    parser.add_argument(
+        "--traceparent",
+        default="",
+        metavar="TEXT",
+        help="the caller's trace as in the HTTP header, for the daemon's record; one that is malformed is ignored",
+    )
     parser.teach(run, ABOUT, EXAMPLES)
 
 
@@ -56,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         return _lines(options)
     asked = from_arguments(options, "check")
     client = connect(options, "check")
-    verdict = ask(client, asked, options.not_after)
+    verdict = ask(client, asked, options.not_after, options.traceparent)
     if options.json:
         say(as_json({"permit": verdict.permit, **told(verdict)}))
     else:
@@ -64,15 +70,18 @@ def run(options: argparse.Namespace) -> int:
     return code_of(verdict)
 
 
-def ask(client: Client, asked: Asked, not_after: int | None) -> Verdict:
-    return client.check(
-        asked.subject,
-        asked.action,
-        asked.resource,
-        asked.context,
-        on_behalf_of=asked.on_behalf_of,
-        not_after=None if not_after is None else not_after / 1000,
-    )
+def ask(client: Client, asked: Asked, not_after: int | None, traceparent: str) -> Verdict:
+    from pepclient import traced
+
+    with traced(traceparent):
+        return client.check(
+            asked.subject,
+            asked.action,
+            asked.resource,
+            asked.context,
+            on_behalf_of=asked.on_behalf_of,
+            not_after=None if not_after is None else not_after / 1000,
+        )
 
 
 def code_of(verdict: Verdict) -> int:
@@ -98,7 +107,7 @@ def _lines(options: argparse.Namespace) -> int:
             say(as_json({"decision": False, "context": answer}))
             worst = max(worst, 2)
         else:
-            verdict = ask(client, asked, options.not_after)
+            verdict = ask(client, asked, options.not_after, options.traceparent)
             say(as_json({"decision": verdict.permit, "context": told(verdict)}))
             worst = max(worst, code_of(verdict))
         sys.stdout.flush()

@@ -300,12 +300,12 @@ cdef class Cache:
         return found, lost
 
     def usage(self):
-        """Return the counters and what is held."""
+        """Return the counters and what is held. Looks at the owners, not at the slots: this is asked every second."""
         cdef Table* t = &self.table
         cdef size_t i
         cdef uint64_t entries = 0
-        for i in range(<size_t> t.sets * WAYS):
-            entries += t.slots[i].head != NONE
+        for i in range(OWNERS):
+            entries += t.owners[i].slots
         return {
             "hits": t.hits, "misses": t.misses, "inserts": t.inserts, "evictions": t.evictions,
             "declined": t.declined, "entries": entries, "slots": t.sets * WAYS,

@@ -1,6 +1,7 @@
-"""A policy set built in the daemon's own process, for evaluations in the loop (D11).
+"""A policy set, built in this process and off the loop.
 
-Promises: a thread that nobody waits for at the end builds it. Never: says why it cannot be built (a worker does).
+Promises: the loop goes on meanwhile; a set that cannot be built is None, since a worker meets the same error and says
+what it is. Never: waited for at the end of the process.
 """
 
 from __future__ import annotations

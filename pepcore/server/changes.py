@@ -17,6 +17,7 @@ FIXED = {
     "record": ("keep", "folder", "keys", "plain", "heads", "syslog"),
     "cache": ("slots", "slab_mib", "quota"),
     "leases": ("held", "held_per_peer", "grace"),
+    "observe": ("listen",),
 }
 
 

@@ -86,6 +86,9 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     logs.info("handing over", waiting=service.enforcer.waiting)
     accepting.pause()
     administrators.pause()
+    if service.endpoint is not None:
+        service.endpoint.close()
+        service.endpoint = None
     service.leaving = service.decides_on = True
     until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
     for connection in _others(service, successor):

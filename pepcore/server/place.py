@@ -61,11 +61,17 @@ class Place:
             raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
         self.admin = path.with_name(path.name + ".admin")
+        self.lock_path = path.with_name(path.name + ".lock")
         self.lock = -1
         self._inodes: dict[Path, tuple[int, int]] = {}
         self.taken_ns = 0
         if locked:
             self._take()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What lies in the run directory because of us."""
+        return self.path, self.admin, self.lock_path
 
     @staticmethod
     def is_served(path: Path) -> bool:
@@ -90,7 +96,7 @@ class Place:
                 path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             finally:
                 os.umask(before)
-            self.lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise ConfigError(f"socket `{path}`: cannot use its directory: {error.strerror}") from None
         try:

@@ -50,6 +50,7 @@ class Requests:
             service.enforcer.ask(
                 partition, connection.explaining if explain else connection, ask.id, ask.local, ask.question, now,
                 wall_ms, deadline_ns=deadline_ns, not_after=-1 if explain else ask.not_after, explain=explain,
+                trace=ask.trace or b"",
             )  # fmt: skip
         elif ask.op == Op.CHECK_MANY:
             self._ask_many(connection, ask, deadline_ns, now, wall_ms)
@@ -98,5 +99,5 @@ class Requests:
                         items[i] = refused
         service.enforcer.ask_many(
             partition, connection, ask.id, ask.local, semantic, items, now, wall_ms,
-            deadline_ns=deadline_ns, not_after=ask.not_after, blocked=blocked,
+            deadline_ns=deadline_ns, not_after=ask.not_after, blocked=blocked, trace=ask.trace or b"",
         )  # fmt: skip

@@ -26,6 +26,7 @@ from .processes import Process, end_all, spawn
 from .workers import Workers
 
 if TYPE_CHECKING:
+    from .reload import Reloader
     from .service import Service
 
 
@@ -110,8 +111,6 @@ async def serve(
     begun: list[Process],
     seen: tuple[object, ...],
 ) -> int:
-    from .handover import hand_over, take
-    from .listener import Listener
     from .reload import Reloader
     from .service import Service
 
@@ -127,6 +126,30 @@ async def serve(
         raise ConfigError("`cache.slots` and `cache.slab_mib` ask for more memory than there is") from None
     reloader = Reloader(service, reread, seen)
     loop.add_signal_handler(signal.SIGHUP, reloader.wanted.set)
+    try:
+        return await live(service, reloader, source, place, passed, begun, stop)
+    finally:
+        if service.endpoint is not None:
+            service.endpoint.close()
+
+
+async def live(
+    service: Service,
+    reloader: Reloader,
+    source: Source,
+    place: Place,
+    passed: socket.socket | None,
+    begun: list[Process],
+    stop: asyncio.Event,
+) -> int:
+    """Load, serve until told to stop, drain or hand over."""
+    from .handover import hand_over, take
+    from .listener import Listener
+
+    if service.config.observe.listen:  # now: what it imports would pause the loop later
+        from .endpoint import Endpoint, bind
+    if place.lock >= 0 and service.config.observe.listen:
+        service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
     activated = asyncio.create_task(service.activate(Workers(source, len(begun), service.came, service.idle), begun))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([activated, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -143,6 +166,8 @@ async def serve(
         service.leasing.adopt(taken.handed.leases)
     elif place.lock < 0:
         raise ConfigError("the daemon to take over from is gone: start without `--takeover`")
+    if service.config.observe.listen and service.endpoint is None:
+        service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
     service.recording.open()
     service.stop = stop.set
     administrators = Listener(
@@ -151,8 +176,9 @@ async def serve(
     accepting = Listener(service, taken.accepting if taken else passed or place.listen(place.path))
     service.renewal.start()
     service.recording.start()
+    service.listening = True
     tasks = [asyncio.create_task(reloader.run())]
-    if config.daemon.watch:
+    if service.config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
     if systemd.watchdog_seconds():
         tasks.append(asyncio.create_task(feed_watchdog()))

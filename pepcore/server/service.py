@@ -20,6 +20,7 @@ from ..config import Config, milliseconds
 from ..core.cache import Cache
 from ..core.gate import Ask, Gate, Stream
 from ..core.page import LEASE_NS
+from ..denials import Denials
 from ..enforcer import Enforcer
 from ..errors import ConfigError, Overloaded, Refused
 from ..flight import Flight, Partition
@@ -32,6 +33,7 @@ from .building import built
 from .changes import keep_fixed, times
 from .connection import Connection
 from .leasing import Leasing
+from .messages import Loaded
 from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .outbox import Outbox
@@ -77,6 +79,8 @@ class Service:
             numbers=itertools.count(secrets.randbits(62)),
             notify=self.notices,
         )
+        self.denials = Denials()
+        self.enforcer.settlement.on_deny = self.denials.add
         self.turns = Turns(Requests(self).take, self.progress)
         self.misses = Misses(self.enforcer, self.turns.served)
         kept = BlockFile(state, self.enforcer.revocation.blocks)
@@ -99,6 +103,9 @@ class Service:
         """Whether connections end once they are answered; and whether what they have sent is still decided."""
         self.successor: Any = None
         self.stop: Callable[[], None] = lambda: None
+        self.loaded = Loaded(0.0)
+        self.endpoint: Any = None
+        self.listening = False
 
     def _set_times(self, config: Config) -> None:
         self.partial_s = milliseconds(config.limits.partial) / 1000

@@ -238,6 +238,11 @@ class Workers:
                 continue
             return await self._adopt(process)
 
+    @property
+    def ready(self) -> int:
+        """How many have the policies."""
+        return sum(w.ready for w in self._workers)
+
     def pids(self) -> list[int]:
         return [w.process.pid for w in self._workers]
 

@@ -89,15 +89,43 @@ def test_a_whole_file_is_read_and_its_paths_count_from_its_folder(tmp_path: Path
         ("[[peers]]\nuser = 'nobody-of-that-name'", "nobody-of-that-name"),
         ("[[peers]]\ngroup = 'no-such-group-here'", "no-such-group-here"),
         ("[[peers]]\nadminister = 'yes'", "administer"),
+        *(
+            (f"[observe]\nlisten = {listen}", "observe.listen")
+            for listen in (
+                "9470", "true", "'9470'", "':9470'", "'0.0.0.0:9470'", "'*:9470'", "'[::]:9470'", "'localhost:9470'",
+                "'127.0.0.2:9470'", "'192.168.1.2:9470'", "'[::ffff:127.0.0.1]:9470'", "'::1:9470'", "'[::1%lo]:9470'",
+                "'127.0.0.1:0'", "'127.0.0.1:65536'", "'127.0.0.1:09470'", "'127.0.0.1'", "'127.0.0.1:9470 '",
+                "'http://127.0.0.1:9470'", "'metrics.sock'", "'/run/x/'", "' '", "'@m'", '"/run/m\\u0000"',
+                f"'/{'x' * 107}'", "'127.0.0.1:\u0661'",
+            )
+        ),
+        ("[observe]\nlistens = ''", "observe.listens"),
         ("[daemon", "TOML"),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_understood_is_refused_with_its_key(tmp_path: Path, text: str, word: str):
     with pytest.raises(ConfigError) as refused:
         read(tmp_path, text)
     assert word in str(refused.value)
     assert "pepcore.toml" in str(refused.value)
     assert read(tmp_path, "[limits]\nframe = 1024\ndepth = 32\n[cache]\nquota = 1\nslots = 8\n[[peers]]\nuser = 0")
+
+
+@pytest.mark.parametrize(
+    ("listen", "taken"),
+    [
+        ("", ""),
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("[::1]:65535", "[::1]:65535"),
+        ("/run/pepcore/metrics.sock", "/run/pepcore/metrics.sock"),
+        ("/run/a:9470", "/run/a:9470"),
+        ("./m.sock", "FOLDER/m.sock"),
+        ("run/m.sock", "FOLDER/run/m.sock"),
+    ],
+)
+def test_where_metrics_are_told(tmp_path: Path, listen: str, taken: str):
+    found = read(tmp_path, f"[observe]\nlisten = '{listen}'").observe.listen
+    assert found == taken.replace("FOLDER", str(tmp_path))
 
 
 def test_a_file_that_is_absent_or_no_text_is_refused_with_its_name(tmp_path: Path):

@@ -17,6 +17,7 @@ from pepcore.errors import Denied, Fault, PepError
 from pepcore.model import Action, Entity, Obligation
 
 from .client import Client
+from .trace import traced
 
 if TYPE_CHECKING:
     from .aio import AsyncClient
@@ -32,6 +33,7 @@ __all__ = [
     "Verdict",
     "aconnect",
     "connect",
+    "traced",
 ]
 
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
-from . import frames
+from . import frames, trace
 from .aioadmin import AsyncAdministration
 from .aioleases import Asking, AsyncLease, OnAsyncEnd, ask, refused
+from .batch import Batch, boottime_ns
 from .channel import Channel, dial
-from .client import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
 from .kept import nobody, table, under
@@ -98,7 +98,8 @@ class AsyncClient(AsyncAdministration):
         handles = self._settings.handles
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
-            request = Request(frames.CHECK, question, *frames.tail(not_after, least), b"", frames.VERDICT_LIMIT)
+            tail = frames.tail(not_after, least, trace.current())
+            request = Request(frames.CHECK, question, *tail, b"", frames.VERDICT_LIMIT)
             now = boottime_ns()
             return await self._ask(request, self._until(), lambda body: read(body, handles, now))
         except Fault as fault:
@@ -113,8 +114,8 @@ class AsyncClient(AsyncAdministration):
         until = self._until()
         verdicts: list[Verdict] = []
         try:
-            limits = self._frame_limit, self._many_limit
-            for count, request in frames.chunks(batch.send, 0, b"", batch.semantic, *limits):
+            limits, tail = (self._frame_limit, self._many_limit), frames.tail(None, None, trace.current())
+            for count, request in frames.chunks(batch.send, *tail, batch.semantic, *limits):
                 verdicts += await self._ask(request, until, batch.reader(count, self._settings.handles))
                 if ends(batch.semantic, verdicts[-1].permit):
                     break
@@ -235,9 +236,7 @@ class AsyncClient(AsyncAdministration):
 
     async def _ask(self, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
         """Send a request on the connection there is, or a new one. Raises Fault, and nothing else but cancellation."""
-        refused = frames.too_large(request, self._frame_limit)
-        if refused:
-            raise refused
+        request = frames.fitting(request, self._frame_limit)
         try:
             channel, kept = await self._connected(until)
             try:

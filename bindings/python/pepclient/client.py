@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
-from . import frames
+from . import frames, trace
 from .administration import Administration
+from .batch import Batch, boottime_ns
 from .frames import Request
 from .guard import P, R, enforced, guarded
 from .kept import nobody, table, under
@@ -38,9 +39,7 @@ from .questions import (
     QuestionLike,
     Semantic,
     canonical,
-    canonical_item,
     ends,
-    semantic_code,
     unreadable,
 )
 from .settings import Settings
@@ -52,57 +51,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _making = threading.Lock()
 os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
-
-
-def boottime_ns() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-class Batch:
-    """A batch on its way: what cannot be sent is answered here, the rest is sent in as few frames as possible."""
-
-    def __init__(self, questions: Iterable[Any], semantic: Any, frame_limit: int) -> None:
-        self.semantic = semantic_code(semantic)
-        self.here: dict[int, Fault] = {}
-        self.send: list[bytes] = []
-        self.count = 0
-        for i, item in enumerate(questions):
-            self.count += 1
-            try:
-                question = canonical_item(item)
-                fault = frames.alone(question, frame_limit)
-            except Fault as wrong:
-                fault = wrong
-            if fault is None:
-                self.send.append(question)
-                continue
-            self.here[i] = fault
-            if ends(self.semantic, False):
-                break
-
-    def reader(self, count: int, handles: frozenset[str]) -> Callable[[bytes], list[Verdict]]:
-        """What reads the reply to the next `count` questions, of which the clock starts now."""
-        now = boottime_ns()
-        return lambda body: frames.read_many(body, count, self.semantic, handles, now)
-
-    def failed(self, fault: Fault, verdicts: list[Verdict]) -> list[Verdict]:
-        """The batch where nothing more can be learned: every question not answered yet is a deny."""
-        missing = len(self.send) - len(verdicts)
-        return self.finish([*verdicts, *(deny(fault) for _ in range(missing))])
-
-    def finish(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """All answers in the order of the questions, up to the one that ends the batch."""
-        out: list[Verdict] = []
-        answers = iter(verdicts)
-        for i in range(self.count):
-            fault = self.here.get(i)
-            verdict = deny(fault) if fault else next(answers, None)
-            if verdict is None:
-                break
-            out.append(verdict)
-            if ends(self.semantic, verdict.permit):
-                break
-        return out
 
 
 class Client(Administration):
@@ -134,7 +82,8 @@ class Client(Administration):
         handles = self._settings.handles
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
-            request = Request(frames.CHECK, question, *frames.tail(not_after, least), b"", frames.VERDICT_LIMIT)
+            tail = frames.tail(not_after, least, trace.current())
+            request = Request(frames.CHECK, question, *tail, b"", frames.VERDICT_LIMIT)
             now = boottime_ns()
             return self._ask(request, self._until(), lambda body: read(body, handles, now))
         except Fault as fault:
@@ -153,8 +102,8 @@ class Client(Administration):
         until = self._until()
         verdicts: list[Verdict] = []
         try:
-            limits = self._frame_limit, self._many_limit
-            for count, request in frames.chunks(batch.send, 0, b"", batch.semantic, *limits):
+            limits, tail = (self._frame_limit, self._many_limit), frames.tail(None, None, trace.current())
+            for count, request in frames.chunks(batch.send, *tail, batch.semantic, *limits):
                 verdicts += self._ask(request, until, batch.reader(count, self._settings.handles))
                 if ends(batch.semantic, verdicts[-1].permit):
                     break
@@ -228,7 +177,8 @@ class Client(Administration):
             if self._pool.closed:
                 raise Unreachable("", "this client was closed")
             holder = self._holder_of_leases()
-            lease = Lease(holder, question, frames.tail(not_after, None), on_end)
+            tail = frames.tail(not_after, None, trace.current())
+            lease = Lease(holder, question, tail, on_end)
             return holder.ask(lease, boottime_ns() / 1e9 + self._settings.deadline)
         except Fault as fault:
             return refused(fault)
@@ -244,6 +194,12 @@ class Client(Administration):
     def stats(self) -> dict[str, Any]:
         """The daemon's counters. Raises Fault."""
         return self._ask(Request(frames.STATS), self._until(), frames.plain)
+
+    def ping(self) -> float:
+        """Seconds that one round trip to the daemon takes, without a question. Raises Fault."""
+        began = time.perf_counter()
+        self._ask(Request(frames.PING), self._until(), bytes)
+        return time.perf_counter() - began
 
     def explain(
         self,
@@ -282,9 +238,7 @@ class Client(Administration):
 
     def _ask(self, request: Request, until: float, parse: Callable[[bytes], T]) -> T:
         """Send a request on a kept connection or a new one. Raises Fault, and nothing else but interrupts."""
-        refused = frames.too_large(request, self._frame_limit)
-        if refused:
-            raise refused
+        request = frames.fitting(request, self._frame_limit)
         try:
             stream = self._pool.take()
             if stream is not None:

@@ -33,8 +33,9 @@ REPLY_LIMIT = 1 << 24  # bytes of any other
 CLIENT = f"pepclient/{VERSION}"
 EARLY = "comes to a question that was not sent whole"
 
-_DEADLINE, _NOT_AFTER, _MIN_REVISION = 1, 2, 4
+_DEADLINE, _NOT_AFTER, _MIN_REVISION, _TRACE = 1, 2, 4, 8
 _DEADLINE_SIZE = 4
+_TRACE_SIZE = 25
 _MANY = struct.Struct("<B3xI")  # semantic and count of a batch
 _pack = msgspec.msgpack.Encoder(order="sorted").encode
 
@@ -96,8 +97,11 @@ def hello(point: str, handles: tuple[str, ...], page: bool) -> bytes:
     return header(HELLO, 1, len(body)) + body
 
 
-def tail(not_after: Any, min_revision: Any) -> tuple[int, bytes]:
-    """Flags and bytes of what never changes the decision, but for the deadline. Raises BadRequest."""
+def tail(not_after: Any, min_revision: Any, trace: bytes = b"") -> tuple[int, bytes]:
+    """Flags and bytes of what never changes the decision, but for the deadline. Raises BadRequest.
+
+    `trace` is what `trace.current` gives: the 25 bytes, or none.
+    """
     flags, fields = 0, b""
     if not_after is not None:
         flags |= _NOT_AFTER
@@ -105,6 +109,9 @@ def tail(not_after: Any, min_revision: Any) -> tuple[int, bytes]:
     if min_revision is not None:
         flags |= _MIN_REVISION
         fields += struct.pack("<QQ", *boot_and_revision(min_revision))
+    if trace:
+        flags |= _TRACE
+        fields += trace
     return flags, fields
 
 
@@ -199,7 +206,7 @@ def chunks(
 ) -> list[tuple[int, Request]]:
     """A batch as requests that each fit a frame: a batch is not a snapshot, so cutting it changes nothing.
 
-    Every question fits a frame by itself: `alone` says so.
+    Every question fits a frame by itself, at least without its trace: `alone` says so.
     """
     out: list[tuple[int, Request]] = []
     room = frame_limit - _DEADLINE_SIZE - len(fields) - _MANY.size
@@ -216,9 +223,15 @@ def chunks(
     return out
 
 
-def too_large(request: Request, frame_limit: int) -> Fault | None:
-    """A request that the daemon would close the connection for is refused before it leaves."""
-    return _over(request.size, frame_limit)
+def fitting(request: Request, frame_limit: int) -> Request:
+    """The request, without its trace where it fits only so. One that the daemon would close the connection for is
+    refused before it leaves. Raises BadRequest."""
+    over = _over(request.size, frame_limit)
+    if over is not None and request.flags & _TRACE:
+        return fitting(request._replace(flags=request.flags & ~_TRACE, tail=request.tail[:-_TRACE_SIZE]), frame_limit)
+    if over is not None:
+        raise over
+    return request
 
 
 def alone(question: bytes, frame_limit: int) -> Fault | None:

@@ -119,10 +119,8 @@ class Link:
     def ask(self, asked: Asked) -> None:
         """Ask for a lease. Raises Fault, and nothing was asked then."""
         question, tail = asked.lease._question, asked.lease._tail
-        request = frames.Request(frames.LEASE, question, *tail)
-        refused = frames.too_large(request, self._frame_limit)
-        if refused:  # the daemon would close the connection, and with it every other lease of it
-            raise refused
+        # one that does not fit would end the connection, and with it every other lease of it
+        request = frames.fitting(frames.Request(frames.LEASE, question, *tail), self._frame_limit)
         at = now()
         if not self.used:  # nobody has listened since the last one ended
             self.sure_until = self._pinged = at

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import pepcore
 
+from ..live import Ending, Screen, is_wanted
 from ..terminal import as_json as written
-from ..terminal import coloured, plain, say
+from ..terminal import plain, say
 from .course import Act, Course
 from .processes import Company
-from .screen import Screen
-from .show import FRAME_SECONDS, REPORT_BYTES, Ending, program, started, wants_live
+from .show import FRAME_SECONDS, REPORT_BYTES, program, started
 from .split import summary, view
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ LEAST = 3
 
 def show(seconds: int | None, as_data: bool) -> int:
     """Run it and return its exit code."""
-    live = not as_data and wants_live()
+    live = not as_data and is_wanted()
     course, ending = Course(), Ending()
     length = seconds or (30 if live else 6)
     with ending.on_signals(), Company() as company:
@@ -50,7 +50,7 @@ def show(seconds: int | None, as_data: bool) -> int:
             sys.stdout.flush()
         if started(company, ending):
             company.start("loop", "pepcore.cli.demo.loop", str(company.socket), *QUESTION)
-            with Screen(sys.stdout, coloured(sys.stdout)) if live else contextlib.nullcontext() as screen:
+            with Screen(sys.stdout) if live else contextlib.nullcontext() as screen:
                 _watch(company, course, ending, length, screen)
     problems = course.problems() if not ending.wanted else []
     if as_data:
@@ -84,7 +84,7 @@ def _watch(company: Company, course: Course, ending: Ending, length: int, screen
         if screen is not None and now >= drawn + FRAME_SECONDS:
             left = f"{now - began if began else 0:.0f} s of {length} s, Ctrl-C ends"
             title = f"{'pepcore demo revoke: a block ends cached permits':<54}{left:>25}"
-            screen.show(view(course, title, step, commands, " ".join(QUESTION), screen.colours))
+            screen.draw(view(course, title, step, commands, " ".join(QUESTION), screen.colours))
             drawn = now
 
 

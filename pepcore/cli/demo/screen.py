@@ -1,56 +1,36 @@
 """How the demo looks: 23 lines of 80 columns, on a terminal or in a plain summary.
 
-Promises: no line is longer than 80 columns, whatever a reason or payload holds, and nothing in it can move the
-cursor; the terminal is given back as it was. Never: waits, or reads the clock.
+Promises: no line is longer than 80 columns, whatever a reason or payload holds, and nothing in it can move the cursor.
+Never: writes, waits, or reads the clock.
 """
 
 from __future__ import annotations
 
-from typing import Any, TextIO
+from typing import Any
 
-from ..terminal import paint, plain
+from ..live import COLUMNS, fit
+from ..terminal import paint
 from .questions import POINTS
 from .tally import Tally, percentile
 
-COLUMNS, LINES = 80, 24
 KINDS = {"permit": "green", "deny": "red", "fault": "yellow"}
 
 
-class Screen:
-    """The live view. Uses the alternate screen, so that what was there before comes back."""
-
-    def __init__(self, out: TextIO, colours: bool) -> None:
-        self._out = out
-        self.colours = colours
-
-    def __enter__(self) -> Screen:
-        self._write("\x1b[?1049h\x1b[?25l\x1b[2J")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._write("\x1b[?25h\x1b[?1049l")
-
-    def draw(self, tally: Tally, heading: str) -> None:
-        lines = [paint(fit(heading), "bold", self.colours), *_numbers(tally, self.colours)]
-        for name in POINTS:
-            lines += block(tally, name, self.colours)
-        self.show(lines)
-
-    def show(self, lines: list[str]) -> None:
-        """Draw these lines, none of them longer than the screen is wide."""
-        self._write("\x1b[H" + "\x1b[K\r\n".join(lines) + "\x1b[J")
-
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+def frame(tally: Tally, heading: str, colours: bool) -> list[str]:
+    """The lines of the live view."""
+    return [paint(fit(heading), "bold", colours), *_lines(tally, colours)]
 
 
 def summary(tally: Tally, colours: bool) -> list[str]:
     """The same without a live terminal."""
+    return [line.rstrip() for line in _lines(tally, colours)]
+
+
+def _lines(tally: Tally, colours: bool) -> list[str]:
     lines = _numbers(tally, colours)
     for name in POINTS:
         lines += block(tally, name, colours)
-    return [line.rstrip() for line in lines]
+    return lines
 
 
 def _numbers(tally: Tally, colours: bool) -> list[str]:
@@ -98,9 +78,3 @@ def _row(left: str, label: str, text: str, right: str, colours: bool) -> str:
     first = paint(f"{left:<9}", "bold", colours) if label == "permit" else f"{left:<9}"
     word = paint(f"{label:<7}", KINDS.get(label, "dim"), colours)
     return f"{first} {word} {fit(text, room)}{' ' if right else ''}{right}"
-
-
-def fit(text: str, columns: int = COLUMNS - 1) -> str:
-    """The text in exactly this many columns."""
-    text = plain(text)
-    return f"{text:<{columns}}" if len(text) <= columns else f"{text[: columns - 2]}.."

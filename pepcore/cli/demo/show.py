@@ -12,18 +12,16 @@ import os
 import selectors
 import shlex
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from ...errors import Unreachable
+from ..live import Ending, Screen, is_wanted
 from ..terminal import as_json, coloured, plain, say
 from .processes import Company
 from .questions import ENTITIES, POLICIES
-from .screen import COLUMNS, LINES, Screen, summary
+from .screen import frame, summary
 from .tally import Tally
 
 START_SECONDS = 20
@@ -31,30 +29,9 @@ FRAME_SECONDS = 0.25
 REPORT_BYTES = 1 << 20
 
 
-class Ending:
-    """Set by a signal: the demo should end."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    @contextlib.contextmanager
-    def on_signals(self) -> Iterator[None]:
-        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        for number in kept:
-            signal.signal(number, self._want)
-        try:
-            yield
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-
-    def _want(self, number: int, frame: Any) -> None:
-        self.wanted = True
-
-
 def show(seconds: int | None, as_data: bool) -> int:
     """Run the demo and return its exit code."""
-    live = not as_data and wants_live()
+    live = not as_data and is_wanted()
     tally, ending = Tally(), Ending()
     length = seconds or (60 if live else 5)
     with ending.on_signals(), Company() as company:
@@ -63,20 +40,13 @@ def show(seconds: int | None, as_data: bool) -> int:
             sys.stdout.flush()
         if started(company, ending):
             company.start_askers("larkfield")
-            with Screen(sys.stdout, coloured(sys.stdout)) if live else contextlib.nullcontext() as screen:
+            with Screen(sys.stdout) if live else contextlib.nullcontext() as screen:
                 _watch(company, tally, ending, length, screen)
     if as_data:
         say(as_json(tally.summary()))
     else:
         _conclude(tally)
     return 3 if tally.surprised or (not tally.asked and not ending.wanted) else 0
-
-
-def wants_live() -> bool:
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-        return False
-    size = shutil.get_terminal_size()
-    return size.columns >= COLUMNS and size.lines >= LINES
 
 
 def started(company: Company, ending: Ending) -> bool:
@@ -113,7 +83,8 @@ def _watch(company: Company, tally: Tally, ending: Ending, length: int, screen: 
             company.look()
             if screen is not None and now >= drawn + FRAME_SECONDS:
                 left = f"{now - began:.0f} s of {length} s, Ctrl-C ends"
-                screen.draw(tally, f"{'pepcore demo: one daemon decides for four processes':<54}{left:>25}")
+                heading = f"{'pepcore demo: one daemon decides for four processes':<54}{left:>25}"
+                screen.draw(frame(tally, heading, coloured(sys.stdout)))
                 drawn = now
 
 

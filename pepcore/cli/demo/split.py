@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import zip_longest
 
+from ..live import COLUMNS, fit
 from ..terminal import paint
 from .course import Course, since_us
-from .screen import COLUMNS, KINDS, fit
+from .screen import KINDS
 
 HALF = (COLUMNS - 1 - 3) // 2
 ROWS = 13
