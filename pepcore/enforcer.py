@@ -69,8 +69,6 @@ class Enforcer:
         """New lifetimes and bounds, for what is asked from now on."""
         self.times = self.settlement.times = times
 
-    # ---- ask ----
-
     def ask(
         self, partition: Partition, to: Any, request: int, local: int, key: bytes, now: int, wall_ms: int,
         *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False, trace: bytes = b"",

@@ -20,7 +20,7 @@ import pepcore
 
 from ..live import Ending, Screen, is_wanted
 from ..terminal import as_json as written
-from ..terminal import plain, say
+from ..terminal import coloured, plain, say
 from .course import Act, Course
 from .processes import Company
 from .show import FRAME_SECONDS, REPORT_BYTES, program, started
@@ -84,7 +84,7 @@ def _watch(company: Company, course: Course, ending: Ending, length: int, screen
         if screen is not None and now >= drawn + FRAME_SECONDS:
             left = f"{now - began if began else 0:.0f} s of {length} s, Ctrl-C ends"
             title = f"{'pepcore demo revoke: a block ends cached permits':<54}{left:>25}"
-            screen.draw(view(course, title, step, commands, " ".join(QUESTION), screen.colours))
+            screen.draw(view(course, title, step, commands, " ".join(QUESTION), coloured(sys.stdout)))
             drawn = now
 
 
