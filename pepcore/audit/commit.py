@@ -52,6 +52,8 @@ class Commit:
         self._given_up = False
         self._unsynced: list[Item] = []
         """Written since the last sync, or to be appended again, in their order."""
+        self._untrue = -1
+        """Where the seal of a try that failed stands: the segment may have grown since."""
         self._oldest = 0.0
         self._retry = 0.0
         self._next_head = 0.0
@@ -206,11 +208,12 @@ class Commit:
     def _change(self, old: Growing) -> None:
         """Seal a segment and begin the next. Raises OSError; it can be tried again then."""
         file = seals(self._folder)
-        found = file.read()[0]
-        if found and found[-1][1].segment == old.header.segment:  # of a try that failed: it may have grown since
-            file.cut(self._disk, found[-1][0])
-        file.append(self._disk, old.seal())
+        if self._untrue >= 0:
+            file.cut(self._disk, self._untrue)
+            self._untrue = -1
+        self._untrue = file.append(self._disk, old.seal())
         self._segment = old.successor(self._folder)
+        self._untrue = -1
         self._given_up = False
 
     def _roll(self) -> None:

@@ -48,6 +48,28 @@ class Lines(Generic[T]):
             offset = stop + 1
         return found, None
 
+    def last(self) -> tuple[int, T | None, Broken | None]:
+        """The last whole line with its offset, and what is wrong at the end: all that a writer goes on from.
+
+        Raises OSError.
+        """
+        try:
+            with self.path.open("rb") as file:
+                start = max(0, file.seek(0, os.SEEK_END) - 2 * LONGEST)
+                file.seek(start)
+                data = file.read()
+        except FileNotFoundError:
+            return 0, None, None
+        stop = data.rfind(b"\n")
+        broken = Broken(start + stop + 1, "the last line has no end", True) if stop + 1 < len(data) else None
+        if stop < 0:
+            return 0, None, broken
+        begin = data.rfind(b"\n", 0, stop) + 1
+        try:
+            return start + begin, self.parse(data[begin:stop]), broken
+        except ValueError as error:
+            return start + begin, None, Broken(start + begin, str(error))
+
     def parse(self, line: bytes) -> T:
         """Raises ValueError for a line that is not exactly as it was written."""
         try:
@@ -58,8 +80,8 @@ class Lines(Generic[T]):
             raise ValueError("the line is not as it was written")
         return value
 
-    def append(self, disk: Disk, value: T) -> None:
-        """Raises OSError; nothing of the line is there then."""
+    def append(self, disk: Disk, value: T) -> int:
+        """Return where the line stands. Raises OSError; nothing of it is there then."""
         fresh = not self.path.exists()
         file = disk.create(self.path) if fresh else disk.open(self.path)
         try:
@@ -75,6 +97,7 @@ class Lines(Generic[T]):
             disk.close(file)
         if fresh:
             disk.sync_folder(self.path.parent)
+        return size
 
     def cut(self, disk: Disk, offset: int) -> None:
         """Drop everything from this offset on."""

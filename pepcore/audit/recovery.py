@@ -107,12 +107,11 @@ def _readable(data: bytes, last: Held) -> tuple[list[tuple[int, int]], Broken | 
 def _last_head(folder: Path, tree: Frontier, last: Held) -> Head | None:
     """Raises Damaged where a signed head counts entries that are gone, or names another root for all of them."""
     file = heads(folder)
-    lines, broken = file.read()
+    offset, head, broken = file.last()
     if broken is not None and not broken.short:
         raise Damaged(file.path, broken.offset, broken.reason)
-    if not lines:
+    if head is None:
         return None
-    offset, head = lines[-1]
     if head.size > tree.size:
         raise Damaged(last.path, last.start, f"{head.size - tree.size} entries are gone that a signed head counts")
     if head.journal != last.header.journal.hex() or (head.size == tree.size and head.root != tree.root().hex()):
@@ -123,7 +122,7 @@ def _last_head(folder: Path, tree: Frontier, last: Held) -> Head | None:
 def _cut_lines(folder: Path, disk: Disk, last: int) -> None:
     """Half a line of seals or heads goes, and the seal of a segment whose successor was never made."""
     signed, sealed = heads(folder), seals(folder)
-    broken = signed.read()[1]
+    broken = signed.last()[2]
     if broken is not None:
         signed.cut(disk, broken.offset)
     lines, broken = sealed.read()

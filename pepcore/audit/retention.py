@@ -18,9 +18,9 @@ from .segments import Seal, numbers, path_of, seals
 
 
 class Rules(Struct, frozen=True):
-    """0: no such limit."""
+    """0: no such limit. Seals and heads are never deleted: about 1 KiB a segment, 600 bytes a head."""
 
-    segments: int = 64
+    segments: int = 256
     bytes: int = 0
     seconds: int = 0
 
@@ -30,7 +30,6 @@ def due(folder: Path, rules: Rules) -> list[Seal]:
     there = numbers(folder)
     abouts = {number: path_of(folder, number).stat() for number in there}
     total = sum(about.st_size for about in abouts.values())
-    sealed = {seal.segment: seal for _, seal in seals(folder).read()[0]}
     now = time.time()
     gone = []
     for i, number in enumerate(there[:-1]):
@@ -38,11 +37,13 @@ def due(folder: Path, rules: Rules) -> list[Seal]:
         many = rules.segments and len(there) - i > rules.segments
         large = rules.bytes and total > rules.bytes
         old = rules.seconds and now - about.st_mtime > rules.seconds
-        if not (many or large or old) or number not in sealed:
+        if not (many or large or old):
             break
         total -= about.st_size
-        gone.append(sealed[number])
-    return gone
+        gone.append(number)
+    if not gone:
+        return []
+    return [seal for _, seal in seals(folder).read()[0] if seal.segment in gone]
 
 
 def delete(folder: Path, disk: Disk, gone: list[Seal]) -> None:

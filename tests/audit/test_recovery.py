@@ -262,7 +262,8 @@ def test_deleted_segments_beside_heads_are_damage_and_not_a_new_journal(journal:
 
 @pytest.mark.parametrize("name", ["sealed.jsonl", "heads.jsonl"])
 def test_a_flipped_bit_beside_the_segments_is_damage(journal: Path, name: str) -> None:
-    flip(journal / name, 3)
+    data = (journal / name).read_bytes()
+    flip(journal / name, data.rindex(b"\n", 0, -1) + 3)  # of heads, only the last is read when a journal is opened
     assert refused(journal, "line").file == journal / name
 
 
