@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from pepclient.administration import Acknowledgement
 
+import pepcore
 from pepcore.cli import administering
 
 POLICIES = """
@@ -316,30 +317,53 @@ def test_a_block_that_is_not_on_disk_holds_and_is_a_fault(daemon: Daemon) -> Non
 # ---- without a daemon ----
 
 
-@pytest.mark.parametrize(("held", "code"), [([0], 0), ([3, 2, 0], 0), ([3, 3], 3)])
-def test_a_wait_asks_until_none_is_held_and_says_where_it_waited_in_vain(
+class Told:
+    """A client whose daemon still has these to tell, one number each time it is asked; -1: one of a daemon before."""
+
+    def __init__(self, *left: int) -> None:
+        self.left = list(left)
+
+    def untold(self, ack: Acknowledgement) -> Acknowledgement:
+        held = self.left.pop(0) if len(self.left) > 1 else self.left[-1]
+        return ack._replace(held=max(0, held), before=held < 0)
+
+
+@pytest.mark.parametrize(("held", "code"), [([0], 0), ([3, 2, 0], 0), ([3, -1, 0], 0), ([3, 3], 3), ([-1, -1], 3)])
+def test_a_wait_asks_until_everybody_was_told_and_says_where_it_waited_in_vain(
     held: list[int], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = argparse.Namespace(wait=True, json=True, deadline=60_000 if held[-1] == 0 else 250)
-    left = held[1:]
-    first = Acknowledgement(7, 8, True, held[0])
-
-    def again() -> Acknowledgement:
-        return Acknowledgement(7, 99, True, left.pop(0) if len(left) > 1 else left[-1])
-
-    ack = administering.settled(options, first, again)
-    assert ack == first._replace(held=held[-1])
+    first = Acknowledgement(7, 8, True, 5, False)
+    ack = administering.settled(options, Told(*held), first)  # type: ignore[arg-type]
+    assert ack == first._replace(held=max(0, held[-1]), before=held[-1] < 0)
     assert administering.tell(options, ack, "", "") == code
     out, err = capsys.readouterr()
-    assert json.loads(out)["held"] == held[-1]
-    assert ("leases are still not told after 250 ms" in err) is (code == 3)
+    assert json.loads(out)["held"] == max(0, held[-1])
+    assert ("still not told after 250 ms" in err) is (code == 3)
 
 
 def test_without_wait_nothing_is_asked_again() -> None:
     options = argparse.Namespace(wait=False, json=True, deadline=5000)
-    held = Acknowledgement(7, 8, True, 3)
-    assert administering.settled(options, held, lambda: pytest.fail("it was asked again")) == held
+    held = Acknowledgement(7, 8, True, 3, True)
+    assert administering.settled(options, Told(), held) == held  # type: ignore[arg-type]
     assert administering.tell(options, held, "", "") == 0
+
+
+def test_leases_are_listed_and_one_is_ended_by_its_number(daemon: Daemon) -> None:
+    assert daemon("leases").stdout == "no leases\n"
+    with pepcore.connect(daemon.socket, deadline=5.0) as client:
+        kept, gone = (client.lease("User::a", "read", f"Document::{n}") for n in range(2))
+        assert kept
+        assert gone
+        told = json.loads(daemon("leases", "--json").stdout)["leases"]
+        assert [each["lease"] for each in told] == [str(kept.number), str(gone.number)]
+        assert f"{kept.number}  User::a read Document::0\n" in daemon("leases").stdout
+        assert daemon("end", str(gone.number)).returncode == 0
+        assert gone.wait(5)
+        assert kept
+        assert daemon("end", str(gone.number)).returncode == 3
+        for words in ((), ("x",), ("1", "2"), ("-1",)):
+            assert daemon("end", *words).returncode == 2
 
 
 @pytest.mark.parametrize(

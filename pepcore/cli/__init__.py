@@ -25,6 +25,8 @@ COMMANDS = {
     "block": "deny a subject at once, whatever the policies say",
     "unblock": "lift a block",
     "blocks": "list who is blocked, why, and how long",
+    "leases": "list the permits that are held",
+    "end": "end one lease",
     "policies": "check a policy set before it goes live",
     "stats": "show what a running daemon has counted",
     "audit": "read, search, test and export the record of decisions",

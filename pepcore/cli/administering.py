@@ -12,7 +12,7 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .asking import add_socket, connect
@@ -45,7 +45,7 @@ def add_reason(parser: Parser, help: str) -> None:
 
 
 def add_wait(parser: Parser) -> None:
-    parser.add_argument("--wait", action="store_true", help="wait until no lease still has to be told, as long as "
+    parser.add_argument("--wait", action="store_true", help="wait until every holder of a lease was told, as long as "
                         "--deadline; else exit 3")  # fmt: skip
 
 
@@ -111,36 +111,39 @@ def sending(options: argparse.Namespace, command: str) -> Iterator[Client]:
             raise DeadlinePassed(fault.field, unknown) from None
 
 
-def settled(
-    options: argparse.Namespace, first: Acknowledgement, again: Callable[[], Acknowledgement]
-) -> Acknowledgement:
+def settled(options: argparse.Namespace, client: Client, first: Acknowledgement) -> Acknowledgement:
     """The acknowledgement to tell: with --wait one without leases to tell, if there is one in time.
 
     It stays the first in all else: from its revision on it holds, and what it says of the disk stands.
     """
     until = time.monotonic() + options.deadline / 1000
-    held = first.held
-    while options.wait and held and time.monotonic() < until:
+    if not options.wait:
+        return first
+    told = client.untold(first)
+    while (told.held or told.before) and time.monotonic() < until:
         time.sleep(_EVERY_S)
-        held = again().held
-    return first._replace(held=held)
+        told = client.untold(first)
+    return first._replace(held=told.held, before=told.before)
 
 
 def tell(options: argparse.Namespace, ack: Acknowledgement, what: str, kept: str) -> int:
     """Print an acknowledgement, and return the exit code. `kept`: what to say of the disk where all is well."""
     if options.json:
         numbers = {"boot": str(ack.boot), "revision": str(ack.revision)}  # 64 bits, as `pepcore check` writes them
-        say(as_json({**numbers, "durable": ack.durable, "held": ack.held, "why": ack.why}))
+        say(as_json({**numbers, "durable": ack.durable, "held": ack.held, "before": ack.before, "why": ack.why}))
     else:
         say(plain(what))
         say(f"  holds       from revision {ack.revision} on")
         say(plain(f"  on disk     {kept if ack.durable else f'no: {ack.why}'}"))
         say(f"  leases      {f'{ack.held:,} still to be told' if ack.held else 'none to be told'}")
+        if ack.before:
+            say("              those of a daemon before this one may be held for some seconds still")
     faults = []
     if not ack.durable:
         faults.append("it holds now, but is not on disk and is lost when the daemon stops: mend that, run this again")
-    if ack.held and getattr(options, "wait", False):
-        faults.append(f"--wait: {ack.held:,} leases are still not told after {options.deadline} ms: wait longer with "
+    if (ack.held or ack.before) and getattr(options, "wait", False):
+        those = f"{ack.held:,} leases are" if ack.held else "leases of a daemon before this one may be"
+        faults.append(f"--wait: {those} still not told after {options.deadline} ms: wait longer with "
                       "--deadline, or run this again")  # fmt: skip
     for fault in faults:
         sys.stderr.write(f"pepcore: {plain(fault)}\n")

@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         began, began_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
         ack = client.block(subject, for_=seconds, reason=options.reason)
         took_us = (time.monotonic_ns() - began) // 1000
-        ack = settled(options, ack, lambda: client.revoke(tag=subject))  # a second block would begin anew
+        ack = settled(options, client, ack)
     ends = "until it is lifted"
     if options.span is not None:
         ends = f"until {local(began_ms + options.span)}, {left(options.span)}"

@@ -16,7 +16,7 @@ permitted again: to deny them, use `pepcore block`. A group may be named, too: i
 
 EXAMPLES = """  pepcore revoke --subject User::alice
   pepcore revoke --subject Role::auditor --resource Document::roadmap --reason "ticket 4711"
-  pepcore revoke --tag payroll                   # what a policy's @tag names
+  pepcore revoke --tag payroll                   # what a policy's @tag names; `policy:ID`: a policy that decided
   pepcore revoke --all --json
   pepcore revoke --subject="$subject"            # words that come from elsewhere go behind `=`"""
 
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     tags = _named(options)
     with sending(options, "revoke") as client:
         ack = client.revoke(tag=tags, all=options.all, reason=options.reason)
-        ack = settled(options, ack, lambda: client.revoke(tag=tags, all=options.all, reason=options.reason))
+        ack = settled(options, client, ack)
     what = "every answer" if options.all else f"what hangs on {', '.join(tags)}"
     return tell(options, ack, f"revoked {what}", "nothing has to be: no answer outlives the daemon")
 

@@ -97,11 +97,10 @@ class Administration:
         """End one lease by its number. Raises Fault, also where it is not held."""
         self._administer(frames.END_LEASE, lease.to_bytes(8, "little"))
 
-    def untold(self, acknowledged: Acknowledgement) -> int:
-        """How many holders of leases still have to be told of what was acknowledged; one is counted for those of a
-        daemon before this one, while they may still be held. Raises Fault."""
+    def untold(self, acknowledged: Acknowledgement) -> Acknowledgement:
+        """The same acknowledgement with `held` and `before` as they are now. Raises Fault."""
         told = self._administer(frames.LEASES, frames.packed(list=False, revision=acknowledged.revision))
-        return int(told["untold"]) + bool(told["before"])
+        return acknowledged._replace(held=int(told["untold"]), before=bool(told["before"]))
 
     def _administer(self, op: int, body: bytes) -> dict[str, Any]:
         until = time.monotonic() + max(PATIENCE, self._settings.deadline)

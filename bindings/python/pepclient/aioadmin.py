@@ -57,6 +57,6 @@ class AsyncAdministration:
         """See `pepclient.Client.end_lease`. Waits in a thread."""
         await asyncio.to_thread(self._administration.end_lease, lease)
 
-    async def untold(self, acknowledged: Acknowledgement) -> int:
+    async def untold(self, acknowledged: Acknowledgement) -> Acknowledgement:
         """See `pepclient.Client.untold`. Waits in a thread."""
         return await asyncio.to_thread(self._administration.untold, acknowledged)
