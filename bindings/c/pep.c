@@ -24,6 +24,7 @@ static const char help[] =
     "options\n"
     "  --on-behalf-of ENTITY  on whose behalf the subject acts; nearest first, up to 16 times\n"
     "  --not-after MS         when the caller's own token ends, in Unix milliseconds\n"
+    "  --traceparent TEXT     the caller's trace, for the daemon's record; ignored where malformed\n"
     "  --deadline MS          how long to wait for a verdict (default 200)\n"
     "  --point NAME           the enforcement point to ask as\n"
     "  --socket PATH          where the daemon listens (default: PEPCORE_SOCKET, then\n"
@@ -101,6 +102,7 @@ static int option(arguments *a, const char *name, const char *value) {
       return usage("--deadline `", value, "` is not a number of milliseconds from 1 to 3600000");
     return a->deadline_ms = (uint32_t)number, 0;
   }
+  if (!strcmp(name, "--traceparent")) return pep_request_traceparent(&a->request, value), 0;
   if (!read_number(&number, value, UINT64_MAX))
     return usage("--not-after `", value, "` is not a number of Unix milliseconds");
   return pep_request_not_after(&a->request, number), 0;
@@ -116,7 +118,8 @@ static int context(arguments *a, char *argument) {
 }
 
 static int read_arguments(arguments *a, int argc, char **argv) {
-  static const char *const valued[] = {"--socket", "--point", "--on-behalf-of", "--deadline", "--not-after"};
+  static const char *const valued[] = {"--socket",   "--point",     "--on-behalf-of",
+                                       "--deadline", "--not-after", "--traceparent"};
   int options = 1, status;
   for (int i = 0; i < argc; i++) {
     char *arg = argv[i];

@@ -75,7 +75,8 @@ typedef struct pep_request_st {
   } names[PEP_CHAIN + PEP_MAX_CHAIN];
   size_t num_chain, question_len;
   uint64_t not_after_ms, min_boot, min_revision;
-  int has_not_after, has_min_revision, failed, sealed;
+  int has_not_after, has_min_revision, has_trace, failed, sealed;
+  uint8_t trace[25];
   char error[256];
 } pep_request;
 
@@ -148,6 +149,10 @@ void pep_request_not_after(pep_request *request, uint64_t unix_ms);
 
 /* pep_request_min_revision demands an answer at least as new as one already seen. Another boot satisfies it. */
 void pep_request_min_revision(pep_request *request, uint64_t boot, uint64_t revision);
+
+/* pep_request_traceparent carries the caller's trace, as in the HTTP header of that name, to the daemon's record. It
+ * never changes a decision: one that is malformed, or for which the frame has no room, is left out. */
+void pep_request_traceparent(pep_request *request, const char *traceparent);
 
 /* pep_request_seal sorts and encodes the question; nothing can be added afterwards. A sealed request may be checked any
  * number of times, by one thread at a time. `pep_check` seals by itself: call this to tell a mistake of the caller
@@ -732,6 +737,25 @@ void pep_request_min_revision(pep_request *r, uint64_t boot, uint64_t revision) 
   r->has_min_revision = 1;
   r->min_boot = boot;
   r->min_revision = revision;
+}
+
+/* Reads `len` lower-case hexadecimal digits. True if they are that and, where `some` is set, not all zeros. */
+static int pep_i_hex(uint8_t *out, const char *text, size_t len, int some) {
+  int any = 0;
+  for (size_t i = 0; i < len; i++) {
+    char c = text[i];
+    int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) return 0;
+    any |= digit;
+    out[i / 2] = (uint8_t)(i % 2 ? out[i / 2] << 4 | digit : digit);
+  }
+  return any || !some;
+}
+
+void pep_request_traceparent(pep_request *r, const char *text) {
+  r->has_trace = strlen(text) == 55 && !memcmp(text, "00-", 3) && text[35] == '-' && text[52] == '-' &&
+                 pep_i_hex(r->trace, text + 3, 32, 1) && pep_i_hex(r->trace + 16, text + 36, 16, 1) &&
+                 pep_i_hex(r->trace + 24, text + 53, 2, 0);
 }
 
 /* Writes the members of one place, which lie together after sorting, as a map; `*at` moves past them. */
@@ -1558,25 +1582,33 @@ const char *pep_page_error(pep_client *c) {
   return c->page_error;
 }
 
-/* Bytes of a check's body: the question and the tail that pep_i_write_check makes. */
+/* Bytes of a check's body: the question and the tail that pep_i_write_check makes, but for the trace. */
 static size_t pep_i_body_size(const pep_request *r) {
   return r->question_len + 4 + (r->has_not_after ? 8 : 0) + (r->has_min_revision ? 16 : 0);
 }
 
+/* Whether the trace goes with it: only where the frame has room, since it must not cost the answer. */
+static int pep_i_traced(const pep_client *c, const pep_request *r) {
+  return r->has_trace && pep_i_body_size(r) + sizeof r->trace <= (c->frame_limit ? c->frame_limit : 65536);
+}
+
 /* The frame of a check behind what `out` already holds: header, question, then the tail in the order of its flags. */
 static int pep_i_write_check(pep_client *c, const pep_request *r, uint64_t id, uint64_t left_ns) {
-  uint8_t tail[4 + 8 + 16], header[PEP_I_HEADER] = {0};
+  uint8_t tail[4 + 8 + 16 + 25], header[PEP_I_HEADER] = {0};
   size_t n = 4;
   uint64_t left_us = left_ns / 1000;
+  int traced = pep_i_traced(c, r);
   pep_i_put_le(tail, left_us > UINT32_MAX ? UINT32_MAX : left_us ? left_us : 1, 4);
   if (r->has_not_after) pep_i_put_le(tail + n, r->not_after_ms, 8), n += 8;
   if (r->has_min_revision)
     pep_i_put_le(tail + n, r->min_boot, 8), pep_i_put_le(tail + n + 8, r->min_revision, 8), n += 16;
-  pep_i_put_le(header, pep_i_body_size(r), 4);
+  if (traced) memcpy(tail + n, r->trace, sizeof r->trace), n += sizeof r->trace;
+  pep_i_put_le(header, r->question_len + n, 4);
   pep_i_put_le(header + 4, r->question_len, 4);
   header[8] = 1;
   header[9] = PEP_I_OP_CHECK;
-  pep_i_put_le(header + 10, 1u | (r->has_not_after ? 2u : 0) | (r->has_min_revision ? 4u : 0), 2);
+  pep_i_put_le(header + 10,
+               1u | (r->has_not_after ? 2u : 0) | (r->has_min_revision ? 4u : 0) | (traced ? 8u : 0), 2);
   pep_i_put_le(header + 12, PEP_I_PARTITION, 4);
   pep_i_put_le(header + 16, id, 8);
   return pep_append(&c->out, header, sizeof header) &&

@@ -272,3 +272,60 @@ def test_two_files_share_one_implementation(tmp_path: Path) -> None:
     assert COMPILER is not None
     subprocess.run([COMPILER, tmp_path / "a.c", tmp_path / "b.c", *flags], check=True)
     subprocess.run([tmp_path / "two"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "carried"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-", False),
+        ("00-4BF92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01", False),
+        ("", False),
+        ("x" * 5000, False),
+    ],
+)
+def test_a_trace_is_carried_and_one_that_is_malformed_ignored(pep: Run, serve: Serve, given: str, carried: bool):
+    seen: list[bytes] = []
+
+    def behave(peer: socket.socket, _: int) -> None:
+        read_frame(peer)
+        _, request_id, body = read_frame(peer)
+        seen.append(body)
+        peer.sendall(welcome() + verdict(request_id, 1))
+
+    path = str(serve(behave).path)
+    run = pep(*QUESTION, "--traceparent", given, "--not-after", "1795000000000", "--socket", path)
+    assert (run.returncode, run.stderr) == (0, "")
+    trace = bytes.fromhex(given[3:].replace("-", "")) if carried else b""
+    limit = (1795000000000).to_bytes(8, "little")
+    assert seen[0].endswith(limit + trace)
+
+
+def test_a_trace_costs_no_question_its_room(pep: Run, serve: Serve) -> None:
+    """One that fits a frame without its trace, and not with it, is asked without."""
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    seen: list[int] = []
+
+    def behave(peer: socket.socket, _: int) -> None:
+        read_frame(peer)
+        _, request_id, body = read_frame(peer)
+        seen.append(len(body))
+        peer.sendall(welcome() + verdict(request_id, 1))
+
+    path = str(serve(behave).path)
+    for size in (65000, 65450):
+        run = pep(*QUESTION, f'a="{"x" * size}"', "--traceparent", traceparent, "--socket", path)
+        assert run.returncode == 0, run.stderr
+    bare = seen[0] - 25 - 65000
+    assert (seen[1] - 65450 - bare) in (0, 25)
+    size = 65536 - bare - 24
+    assert pep(*QUESTION, f'a="{"x" * size}"', "--traceparent", traceparent, "--socket", path).returncode == 0
+    assert seen[2] == size + bare
+    size -= 1
+    assert pep(*QUESTION, f'a="{"x" * size}"', "--traceparent", traceparent, "--socket", path).returncode == 0
+    assert seen[3] == size + bare + 25
