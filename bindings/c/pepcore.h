@@ -1413,15 +1413,17 @@ static int pep_i_is_entry(const pep_i_set *set, size_t way, uint64_t hash, const
 /* Answers from the table where the answer stands: the verdict is what pep_i_judge says of the body that was kept. */
 static int pep_i_recall(pep_client *c, pep_verdict *v, pep_request *r) {
   if (!c->page || r->has_min_revision || !pep_request_seal(r)) return 0;
-  uint64_t hash = PEP_I_HASH(r->frame.data + PEP_I_HEADER, r->question_len, c->page_boot), now, left;
+  uint64_t hash = PEP_I_HASH(r->frame.data + PEP_I_HEADER, r->question_len, c->page_boot), lease, now, left;
   pep_i_set *set = pep_i_set_of(c, hash);
   size_t way = 0;
   while (way < PEP_I_WAYS && !pep_i_is_entry(set, way, hash, r)) way++;
   if (way == PEP_I_WAYS) return 0;
   pep_i_entry *e = &set->ways[way];
-  now = pep_i_clock_ns(CLOCK_BOOTTIME); /* the clock before the lease, the lease before the revision */
-  /* one unsigned comparison: a lease far ahead (a clock of another time namespace) is no life either */
-  if (pep_i_load(c->page + PEP_I_PAGE_LEASE) - now > PEP_I_LEASE_NS) return 0;
+  /* The lease before the clock, or one that is renewed between the two would end too far ahead; both before the
+   * revision. One unsigned comparison: a lease far ahead (a clock of another time namespace) is no life either. */
+  lease = pep_i_load(c->page + PEP_I_PAGE_LEASE);
+  now = pep_i_clock_ns(CLOCK_BOOTTIME);
+  if (lease - now > PEP_I_LEASE_NS) return 0;
   if (e->expires_ns <= now || !pep_i_stands(c->page, e)) return e->expires_ns = 0, 0;
   left = (e->ends_ns - now) / 1000000;
   if (r->has_not_after) {
