@@ -91,7 +91,9 @@ typedef struct pep_client_st {
   size_t num_sets;
   const uint64_t *page; /* the daemon's, mapped; NULL: there is none, and nothing in the table */
   uint64_t page_boot;
-  int awaits_page, is_offered, passed, num_passed; /* passed: a descriptor of ours, if num_passed is not 0 */
+  uint64_t *counts; /* where the daemon fetches the hits of this client, mapped; NULL: it records none */
+  uint64_t begun_ns, told_ns; /* our clock before the hello, and the daemon's in its reply */
+  int awaits_page, is_offered, passed[2], num_held, num_passed; /* passed: descriptors of ours, num_held of them */
   int page_told;
   char page_error[160];
 } pep_client;
@@ -966,9 +968,12 @@ static int pep_i_wait(int fd, short events, uint64_t deadline_ns, uint64_t most_
   return ppoll(&p, fd < 0 ? 0 : 1, &timeout, NULL) != 0 || fd < 0;
 }
 
+static void pep_i_forget(pep_client *c);
+
 static void pep_i_close(pep_client *c) {
   if (c->is_open) close(c->fd);
-  if (c->num_passed) close(c->passed);
+  while (c->num_held) close(c->passed[--c->num_held]);
+  if (c->is_open && c->counts) pep_i_forget(c); /* nobody fetches what is counted from here on */
   c->is_open = c->awaits_page = c->num_passed = 0;
   c->frame_limit = 0;
 }
@@ -1111,6 +1116,8 @@ static int pep_i_open(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   c->next_id = 2;
   c->awaits_page = c->kept != NULL;
   c->is_offered = 0;
+  c->told_ns = 0;
+  c->begun_ns = pep_i_clock_ns(CLOCK_BOOTTIME);
   while (connect(c->fd, (const struct sockaddr *)&address, sizeof address)) {
     if (errno == EISCONN) break;
     /* EAGAIN: the backlog is full. A Unix socket has no event for that, so look again soon. */
@@ -1139,8 +1146,8 @@ static int pep_i_send(pep_client *c, pep_verdict *v, uint64_t deadline_ns) {
   return PEP_I_DONE;
 }
 
-/* As recv, until the welcome is there: the page's descriptor comes beside it. One is held, any other closed. Where the
- * kernel had to drop some, the one that is held need not be the page, and counts as two. */
+/* As recv, until the welcome is there: the page's descriptor comes beside it, and that of the counts. Two are held, any
+ * other closed. Where the kernel had to drop some, those that are held need not be these, and count as three. */
 static ssize_t pep_i_receive(pep_client *c) {
   union {
     struct cmsghdr align;
@@ -1160,12 +1167,12 @@ static ssize_t pep_i_receive(pep_client *c) {
     for (size_t at = 0, fds = h->cmsg_len - CMSG_LEN(0); at + sizeof(int) <= fds; at += sizeof(int)) {
       int fd;
       memcpy(&fd, CMSG_DATA(h) + at, sizeof fd);
-      if (c->num_passed) close(fd);
-      else c->passed = fd;
+      if (c->num_held < 2) c->passed[c->num_held++] = fd;
+      else close(fd);
       c->num_passed++;
     }
   }
-  if (m.msg_flags & MSG_CTRUNC && c->num_passed) c->num_passed++;
+  if (m.msg_flags & MSG_CTRUNC && c->num_passed) c->num_passed = c->num_passed < 3 ? 3 : c->num_passed;
   return n;
 }
 
@@ -1250,6 +1257,7 @@ static int pep_i_read_hello(pep_client *c, pep_verdict *v, pep_cursor body) {
     if (!(ok = pep_i_want_key(&body, &key))) break;
     if (pep_i_is(&key, "boot")) ok = boot = pep_i_want(&body, &t, 'u'), c->boot = t.value;
     else if (pep_i_is(&key, "limits")) ok = pep_i_read_limits(c, &body);
+    else if (c->awaits_page && pep_i_is(&key, "now")) ok = pep_i_want(&body, &t, 'u'), c->told_ns = t.value;
     else if (c->awaits_page && pep_i_is(&key, "page"))
       ok = pep_i_want(&body, &t, 'b'), c->is_offered = (int)t.value;
     else if (pep_i_is(&key, "partition")) ok = partition = pep_i_want(&body, &t, 'u') && t.value == PEP_I_PARTITION;
@@ -1342,6 +1350,17 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
 #define PEP_I_PAGE_REVISION 3
 #define PEP_I_PAGE_SLOT 512
 #define PEP_I_PAGE_BYTES (8u * (PEP_I_PAGE_SLOT + 65536u))
+/* The lease is a time of the daemon's clock: its own look at it lies between two of ours, or it is another clock. */
+#ifndef PEP_I_SAME_CLOCK
+#define PEP_I_SAME_CLOCK(c) ((c)->told_ns >= (c)->begun_ns && (c)->told_ns <= pep_i_clock_ns(CLOCK_BOOTTIME))
+#endif
+#define PEP_I_COUNTS_MAGIC 0x3153544948504550u /* words of the counts: "PEPHITS1" (pepcore/core/counts.pyx) */
+#define PEP_I_COUNTS_LEFT 2
+#define PEP_I_COUNTS_MARKS 64
+#define PEP_I_COUNTS_RING 192
+#define PEP_I_COUNTS_PAIRS (192u + 2u * 1024u)
+#define PEP_I_COUNTED 8192u
+#define PEP_I_COUNTS_BYTES (8u * (PEP_I_COUNTS_PAIRS + 2u * PEP_I_COUNTED))
 #define PEP_I_LEASE_NS 100000000u /* how long a daemon that says nothing is believed */
 #define PEP_I_WAYS 8
 #define PEP_I_FUTURE_WRITE 0x10 /* F_SEAL_FUTURE_WRITE and MADV_WIPEONFORK, which older headers lack */
@@ -1400,6 +1419,9 @@ static int pep_i_stands(const uint64_t *page, pep_i_entry *e) {
   return 1;
 }
 
+static void pep_i_count(pep_client *c, size_t at);
+static void pep_i_count_from(pep_client *c, size_t at, uint64_t id);
+
 static pep_i_set *pep_i_set_of(const pep_client *c, uint64_t hash) {
   return c->kept + (hash & (c->num_sets - 1));
 }
@@ -1436,6 +1458,7 @@ static int pep_i_recall(pep_client *c, pep_verdict *v, pep_request *r) {
   if (!pep_append(&c->in, e->bytes + e->question_len, e->body_len)) return 0;
   pep_cursor body = {c->in.data, c->in.data + c->in.len, 1};
   set->visited |= 1u << way;
+  pep_i_count(c, (size_t)(set - c->kept) * PEP_I_WAYS + way);
   (void)pep_i_judge(c, v, body);
   v->cached = 1;
   v->lifetime_ms = (uint32_t)left;
@@ -1472,6 +1495,7 @@ static void pep_i_keep(pep_client *c, const pep_verdict *v, const pep_request *r
   pep_i_set *set = pep_i_set_of(c, hash);
   size_t way = pep_i_way(c, set, hash, r, now);
   pep_i_entry *e = &set->ways[way];
+  pep_i_count_from(c, (size_t)(set - c->kept) * PEP_I_WAYS + way, v->id);
   set->hashes[way] = hash;
   set->visited &= ~(1u << way);
   e->expires_ns = expires_ns;
@@ -1486,7 +1510,9 @@ static void pep_i_keep(pep_client *c, const pep_verdict *v, const pep_request *r
 /* The page is another one, or none: what was kept under it is dropped. */
 static void pep_i_forget(pep_client *c) {
   if (c->page) munmap((void *)(uintptr_t)c->page, PEP_I_PAGE_BYTES);
+  if (c->counts) munmap(c->counts, PEP_I_COUNTS_BYTES);
   c->page = NULL;
+  c->counts = NULL;
   for (size_t i = 0; c->kept && i < c->num_sets * PEP_I_WAYS; i++) {
     pep_i_entry *e = &c->kept[i / PEP_I_WAYS].ways[i % PEP_I_WAYS];
     if (e->question_len) e->question_len = 0; /* no write where nothing was: that would take memory */
@@ -1524,18 +1550,69 @@ static void pep_i_map(pep_client *c, int fd) {
   else if (!c->page_told) c->page_error[0] = 0;
 }
 
+/* Maps the counts behind a descriptor. A client that cannot count its hits for the daemon's record keeps nothing. */
+static void pep_i_map_counts(pep_client *c, int fd) {
+  const int want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+  int seals = fcntl(fd, F_GET_SEALS);
+  struct stat st;
+  void *at = MAP_FAILED;
+  const char *why = NULL;
+  if (c->num_sets * PEP_I_WAYS > PEP_I_COUNTED) why = "more answers are kept than can be counted";
+  else if (seals < 0 || (seals & want) != want) why = "the seals of the counts do not hold their size";
+  else if (fstat(fd, &st) || st.st_size != PEP_I_COUNTS_BYTES) why = "the counts have another size";
+  else if ((at = mmap(NULL, PEP_I_COUNTS_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+    why = strerror(errno);
+  else {
+    c->counts = (uint64_t *)at;
+    if (pep_i_load(c->counts) != PEP_I_COUNTS_MAGIC || pep_i_load(c->counts + 1) != c->boot)
+      why = "the counts are not those of this daemon";
+  }
+  if (why) pep_i_forget(c), pep_i_page_fails(c, why);
+}
+
+/* An entry was hit. After the addition: whoever takes the bit takes that, too. */
+static void pep_i_count(pep_client *c, size_t at) {
+  uint64_t *mark, bit = (uint64_t)1 << (at & 63);
+  if (!c->counts) return;
+  mark = c->counts + PEP_I_COUNTS_MARKS + at / 64;
+  __atomic_fetch_add(c->counts + PEP_I_COUNTS_PAIRS + 2 * at + 1, 1, __ATOMIC_SEQ_CST);
+  if (!(__atomic_load_n(mark, __ATOMIC_ACQUIRE) & bit)) __atomic_fetch_or(mark, bit, __ATOMIC_RELEASE);
+}
+
+/* Another entry comes to this place: what the old one served goes into the ring. */
+static void pep_i_count_from(pep_client *c, size_t at, uint64_t id) {
+  uint64_t *pair, *place, count, left;
+  if (!c->counts) return;
+  pair = c->counts + PEP_I_COUNTS_PAIRS + 2 * at;
+  count = __atomic_exchange_n(pair + 1, 0, __ATOMIC_ACQ_REL);
+  if (count) {
+    left = c->counts[PEP_I_COUNTS_LEFT];
+    place = c->counts + PEP_I_COUNTS_RING + 2 * (left % 1024);
+    place[0] = pair[0], place[1] = count;
+    __atomic_store_n(c->counts + PEP_I_COUNTS_LEFT, left + 1, __ATOMIC_RELEASE);
+  }
+  __atomic_store_n(pair, id, __ATOMIC_RELEASE);
+}
+
 /* After the welcome was read: what came beside it is the page, or closed. Another boot ends what was kept. */
 static void pep_i_take_page(pep_client *c) {
   int num = c->num_passed;
   if (!c->awaits_page) return;
   c->awaits_page = c->num_passed = 0;
   if (c->page && c->page_boot != c->boot) pep_i_forget(c);
+  if (c->counts) pep_i_forget(c); /* they were fetched over another connection */
   if (!c->page) {
     if (!c->is_offered) pep_i_page_fails(c, "it offers none");
-    else if (num != 1) pep_i_page_fails(c, num ? "more than one descriptor came" : "its descriptor did not come");
-    else pep_i_map(c, c->passed);
+    else if (num != 1 && num != 2)
+      pep_i_page_fails(c, num ? "more than two descriptors came" : "its descriptor did not come");
+    else if (!PEP_I_SAME_CLOCK(c))
+      pep_i_page_fails(c, "the daemon has another clock, so that its lease cannot be told");
+    else {
+      pep_i_map(c, c->passed[0]);
+      if (c->page && num == 2) pep_i_map_counts(c, c->passed[1]);
+    }
   }
-  if (num) close(c->passed);
+  while (c->num_held) close(c->passed[--c->num_held]);
 }
 
 /* Adds "page": true to the hello, behind the handles: the keys of a map are sorted. */

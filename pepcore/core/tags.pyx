@@ -92,6 +92,7 @@ def stamps(Page page not None, bytes key not None, tuple tags=(), bint timed=Fal
     w.c.at = <const unsigned char*> <const char*> key
     w.c.end = w.c.at + len(key)
     w.out, w.reason, w.place, w.depth, w.recode, w.limit = NULL, NULL, "question", 0, False, MAX_DEPTH
+    w.left = len(key)               # values: no more than there are bytes, since who made the key has counted them
     b.data, b.size, b.room, b.limit = NULL, 0, 0, 2 * len(key) + 64
     failed = question(&w, &b, page.seed, &f)
     free(b.data)

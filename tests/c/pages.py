@@ -86,7 +86,7 @@ class Daemon:
             op, request_id, said = read_frame(peer)
             if op == frames.HELLO:
                 self.hellos.append(said)
-                welcome = frames.frame(op | 0x80, request_id, frames.pack({**WELCOME, **self.told}))
+                welcome = frames.frame(op | 0x80, request_id, frames.pack({**WELCOME, "now": now_ns(), **self.told}))
                 socket.send_fds(peer, [welcome], self.sends)
             else:
                 self.questions.append(said)

@@ -176,7 +176,9 @@ def difference(binding: Binding, seed: int, histories: int) -> tuple[str, int, i
 
 
 def library(source: Path, out: Path, include: Path = ROOT / "bindings/c") -> Binding:
-    return Binding(compile_c(source, out, *UBSAN, "-Wno-unused", "-shared", "-fPIC", include=include))
+    return Binding(
+        compile_c(source, out, *UBSAN, "-Wno-unused", "-DPEP_I_SAME_CLOCK(c)=1", "-shared", "-fPIC", include=include)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ table of the Python client in test_c_histories.py.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +23,9 @@ import frames
 import pytest
 from harness import ROOT, SANITIZE, Driver, Peer, compile_c
 from pages import BOOT, KEEP, LEASE, LEASE_NS, REVISION, SEALS, SIZE, SLOT, Daemon, body, now_ns
+
+from pepcore.core.counts import Counts
+from pepcore.server.sharing import make_counts
 
 Serve = Callable[..., Peer]
 PAYLOAD = {"obligations": [["o", "mask", {"keep": 4}]], "policies": ["p", "q"], "reason": "owner"}
@@ -305,9 +309,9 @@ def test_a_page_that_is_no_memfd_is_not_used(driver: Driver, daemon: Daemon, tmp
     [
         (0, "did not come"),
         (1, ""),
-        (2, "more than one"),
-        (4, "more than one"),
-        (5, "more than one"),
+        (2, "the counts have another size"),
+        (4, "more than two"),
+        (5, "more than two"),
         (250, "more than"),
     ],
 )
@@ -320,7 +324,9 @@ def test_descriptors_that_nobody_asked_for_are_closed(driver: Driver, daemon: Da
     assert open_files(driver) == ["socket"]
 
 
-@pytest.mark.parametrize(("limit", "says"), [(4, "did not come"), (5, "more than one"), (6, "more than one")])
+@pytest.mark.parametrize(
+    ("limit", "says"), [(4, "did not come"), (5, "more than two"), (6, "the counts have another size")]
+)
 def test_a_page_is_not_taken_from_descriptors_of_which_the_kernel_dropped_some(
     programs: dict[str, Path], daemon: Daemon, limit: int, says: str
 ) -> None:
@@ -339,6 +345,66 @@ def test_a_page_is_not_taken_from_descriptors_of_which_the_kernel_dropped_some(
         daemon.asked(driver)
         daemon.kept(driver)
     driver.close()
+
+
+def counted(boot: int) -> tuple[Counts, int]:
+    """Counts as a daemon makes them for one client, and their descriptor."""
+    return make_counts(boot)
+
+
+def test_hits_are_counted_where_the_daemon_fetches_them(driver: Driver, daemon: Daemon) -> None:
+    counts, fd = counted(daemon.told["boot"])
+    daemon.sends = [daemon.page.fd, fd]
+    client(driver, daemon)
+    daemon.asked(driver)
+    number = counts.harvest()
+    assert number == ([], 0)
+    for _ in range(3):
+        daemon.kept(driver)
+    found, lost = counts.harvest()
+    assert [count for _, count in found] == [3]
+    assert lost == 0
+    daemon.kept(driver)
+    assert counts.harvest() == ([(found[0][0], 1)], 0)
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("boot", "cut", "says"), [(99, 0, "not those of this daemon"), (11, 8, "another size")])
+def test_a_client_that_cannot_count_keeps_nothing(
+    driver: Driver, daemon: Daemon, boot: int, cut: int, says: str
+) -> None:
+    counts, fd = counted(boot)
+    if cut:
+        os.close(fd)
+        fd = os.memfd_create("cut")
+        os.ftruncate(fd, 4096)
+
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, 7)
+    daemon.sends = [daemon.page.fd, fd]
+    client(driver, daemon)
+    daemon.asked(driver)
+    daemon.asked(driver)
+    assert driver("page_error")
+    assert counts.harvest() == ([], 0)
+    daemon.sends = [daemon.page.fd]
+    client(driver, daemon)
+    daemon.asked(driver)
+    daemon.kept(driver)
+    os.close(fd)
+
+
+@pytest.mark.parametrize("ahead_ns", [-(10**9), 10**9])
+def test_a_page_of_a_daemon_with_another_clock_is_not_used(driver: Driver, daemon: Daemon, ahead_ns: int) -> None:
+    daemon.told["now"] = now_ns() + ahead_ns
+    client(driver, daemon)
+    daemon.asked(driver)
+    daemon.asked(driver)
+    assert "another clock" in driver("page_error")
+    del daemon.told["now"]
+    client(driver, daemon)
+    daemon.asked(driver)
+    daemon.kept(driver)
 
 
 def test_a_descriptor_of_a_welcome_that_is_refused_is_closed(driver: Driver, daemon: Daemon) -> None:
