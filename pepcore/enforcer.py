@@ -52,9 +52,8 @@ class Enforcer:
         notify: Notifier | None = None,
         blocks: Blocks | None = None,
     ) -> None:
-        self.cache, self.page, self.times = cache, page, times or Times()
+        self.cache, self.page, self.times, self.draining = cache, page, times or Times(), False
         self.revocation = Revocation(page, blocks)
-        self.draining = False
         self.settlement = Settlement(page, self.times, numbers, notify)
         self._flights: dict[tuple[int, bytes], Flight] = {}
         self._backlog = Backlog()
@@ -62,7 +61,7 @@ class Enforcer:
         self.answers = Answers(cache, page, self.settlement, self.revocation)
         self._batches = Batches(cache, page, self.settlement)
         self._replies: list[Reply] = []
-        self._decided, self.latency = Decided(), Latency()
+        self._decided, self.latency, self._serving = Decided(), Latency(), False
         self.asked = self.joined = self.late = self.asked_again = 0
 
     def set_times(self, times: Times) -> None:
@@ -119,8 +118,8 @@ class Enforcer:
             return self._blocked(partition, key, waiter, denied, now, wall_ms)
         if not self._waiting.has_room(partition.owner, len(key), self.times):
             waiting = self._waiting.of_owner(partition.owner)
-            fault = Overloaded("", f"{waiting} questions of this peer wait for the PDP already: ask later")
-            return self._fail(waiter, fault, now, wall_ms)
+            why = f"{waiting} questions of this peer wait for the PDP already: ask later"
+            return self._fail(waiter, Overloaded("", why), now, wall_ms)
         flight = None if explain else self._flights.get((partition.number, key))
         if flight is not None and freshness.may_join(flight, self.page):
             self.joined += 1
@@ -186,6 +185,14 @@ class Enforcer:
 
     def release(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Serve those whose question is decided, owners in turn; ask again for whom the answer is too old by now."""
+        if not self._serving:  # else one who is asked for again is blocked by now: he is served from there
+            self._serving = True
+            try:
+                self._serve(now, wall_ms, most)
+            finally:
+                self._serving = False
+
+    def _serve(self, now: int, wall_ms: int, most: int) -> None:
         while self._decided and most > 0:
             flight, outcome, shared = self._decided.first()
             stands = freshness.stands(flight, outcome, self.times, self.page, now)

@@ -319,3 +319,19 @@ def test_a_block_that_comes_while_a_question_waits_for_its_turn_denies_it_and_no
     host.now += 60_000 * MS  # past the life of the deny
     kept = host.cache.get(1, KEYS[0], host.now, host.page)
     assert kept is None
+
+
+def test_a_question_that_crosses_a_block_is_denied_and_those_who_are_released_with_it_are_served_once():
+    host = Host(0, 1)
+    for request in range(3):
+        host.e.ask(PARTITION, host, request, 1, KEYS[0], host.now, host.wall)
+    host.e.ask(PARTITION, host, 9, 1, KEYS[1], host.now, host.wall)
+    flights = [host.e.next_flight(host.now, host.wall) for _ in range(2)]
+    host.e.revocation.block(Block("U::0", "gone", host.wall, 0, ""))
+    for flight in flights:
+        host.e.answer(flight, Decision(True), host.now, host.wall)
+    told = {reply.request: reply.verdict for reply in host.e.take_replies()}
+    assert {request: verdict.permit for request, verdict in told.items()} == {0: False, 1: False, 2: False, 9: True}
+    assert told[2].reason == "blocked: gone"
+    assert not host.e.waiting
+    assert not host.e.releasing
