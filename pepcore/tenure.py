@@ -89,7 +89,7 @@ class Tenure:
         if r.request not in holder.asked:
             return False  # whoever asked has gone
         permit = r.verdict is not None and r.verdict.permit
-        if permit and not self._stands(r, now):
+        if permit and not self._stands(r, holder.asked[r.request].not_after, now, wall_ms):
             self._ask(holder, r.request, now, wall_ms)
             return True
         asked = holder.asked.pop(r.request)
@@ -110,7 +110,7 @@ class Tenure:
         if not lease.held:
             return
         if verdict.permit:
-            if self._stands(r, now):
+            if self._stands(r, lease.not_after, now, wall_ms):
                 self._renew(lease, r, now, wall_ms)
             else:
                 self.leases.undecided(lease, now)
@@ -119,10 +119,12 @@ class Tenure:
         else:
             self._end(lease, verdict.error or verdict.reason or "no policy permits it any more", wall_ms)
 
-    def _stands(self, r: Reply, now: int) -> bool:
+    def _stands(self, r: Reply, not_after: int, now: int, wall_ms: int) -> bool:
         """Whether a permit may still be held: between its release and now, access may have been taken away."""
         said, enforcer = r.said, self.enforcer
-        return said is not None and freshness.stands(said.flight, said.outcome, enforcer.times, enforcer.page, now)
+        if said is None or 0 <= not_after <= wall_ms:
+            return False
+        return freshness.stands(said.flight, said.outcome, enforcer.times, enforcer.page, now)
 
     def _renew(self, lease: Lease, r: Reply, now: int, wall_ms: int) -> None:
         assert r.said is not None, "a permit was said by the PDP"
