@@ -205,8 +205,15 @@ cdef class Local:
         return True
 
     cdef void compare(self, int64_t now, int64_t wall_ms) noexcept:
-        if wall_was_set(&self.clocks, now, wall_ms) and not self.page.leased:
+        cdef size_t i
+        if not wall_was_set(&self.clocks, now, wall_ms):
+            return
+        if not self.page.leased:
             self.page.write_one(TIMED)
+            return
+        # the daemon may be asleep, and sees the jump only when somebody asks: what is kept here ends here
+        for i in range((self.mask + 1) * WAYS):
+            self.entries[i].expires = 0
 
     def clocks_read(self, int64_t now, int64_t wall_ms):
         """Tell what the clocks say: a wall clock that was set ends every entry, whose windows were measured on it."""

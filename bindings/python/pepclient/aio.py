@@ -18,6 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pepcore.core import forks
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
@@ -66,6 +67,7 @@ class AsyncClient(AsyncAdministration):
         self._channel: Channel | None = None
         self._kept = table(None)
         self._sharing: Channel | None = None
+        self._life = forks.number()
         self._holder: Holder | None = None
         self._closed = False
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
@@ -257,6 +259,8 @@ class AsyncClient(AsyncAdministration):
         """A channel of this event loop, and whether it was there before."""
         if self._closed:
             raise Unreachable("", "this client was closed")
+        if self._life != forks.number():  # somebody else than Python forked us
+            self._forked()
         loop = asyncio.get_running_loop()
         channel = self._channel
         if channel is not None and channel.loop is not loop and not channel.loop.is_closed():
@@ -299,6 +303,7 @@ class AsyncClient(AsyncAdministration):
             self._kept.renew(nobody())
 
     def _forked(self) -> None:
+        self._life = forks.number()
         if self._channel is not None:
             self._channel.forget()
             self._channel = None

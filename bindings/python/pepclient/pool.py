@@ -11,6 +11,8 @@ import os
 import weakref
 from collections import deque
 
+from pepcore.core import forks
+
 from .stream import Stream
 
 KEPT = 64
@@ -23,10 +25,13 @@ class Pool:
         self._idle: deque[Stream] = deque()
         self._open: set[Stream] = set()
         self.closed = False
+        self._life = forks.number()
         _pools.add(self)
 
     def take(self) -> Stream | None:
         """The connection that was used last, or None."""
+        if self._life != forks.number():  # somebody else than Python forked us: these are our parent's
+            self.forget()
         try:
             return self._idle.pop()
         except IndexError:
@@ -60,6 +65,7 @@ class Pool:
         """In a forked child: close our copies of the parent's sockets, also of those in use there."""
         streams, self._open = list(self._open), set()
         self._idle = deque()
+        self._life = forks.number()
         for stream in streams:
             stream.close()
 
