@@ -1,0 +1,92 @@
+"""A cached permit cannot outlive an acknowledged revoke anywhere on the host: shown by force (invariants 2, 3, 4, 23).
+
+Real daemons, many processes, no stubs. `race_record` has the rule and how the age of a permit is known. Each test has
+its twin: the same race with one guard left out must show exactly that stale permit, or the race shows nothing.
+`PEPCORE_RACE_SECONDS` is how long the slow ones race (60).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import race_twins as twins
+from race_run import Outcome, Race
+
+SECONDS = float(os.environ.get("PEPCORE_RACE_SECONDS", "60"))
+SHORT = 5.0
+PDP_S = 0.02
+
+Start = Callable[..., Race]
+ALL = ("shared", "one", "async", "async")
+
+
+def holds(outcome: Outcome) -> None:
+    assert not outcome.stale, "\n".join(map(str, outcome.stale[:5]))
+    assert outcome.shows_something(), str(outcome)
+
+
+def test_a_question_asked_after_an_acknowledged_revoke_is_never_permitted_by_an_older_answer(race: Start) -> None:
+    holds(race().ask(*ALL).revoke(2).go_on(SHORT).over())
+
+
+@pytest.mark.slow
+def test_no_permit_outlives_an_acknowledged_revoke_in_many_processes_for_a_minute(race: Start) -> None:
+    holds(race().ask(*ALL, "shared").revoke(3).go_on(SECONDS).over())
+
+
+@pytest.mark.slow
+def test_no_answer_of_a_slow_pdp_is_served_after_a_revoke_by_insert_join_or_retry(race: Start) -> None:
+    holds(race(slow_pdp=PDP_S).ask(*ALL).revoke(3).go_on(SECONDS).over())
+
+
+@pytest.mark.slow
+def test_no_permit_outlives_an_acknowledged_revoke_across_kill_9_stop_and_fork(race: Start) -> None:
+    running = race().ask(*ALL, "shared").revoke(3)
+    holds(running.go_on(SECONDS, killed=True, stopped=True, forked=True).over())
+
+
+def until_stale(start: Callable[[], Race], go_on: dict[str, Any], seconds: float = SHORT) -> Outcome:
+    """A race that must go wrong: more of them where the machine is slow."""
+    for _ in range(3):
+        outcome = start().go_on(seconds, **go_on).over()
+        if outcome.stale:
+            break
+    assert outcome.stale, f"the guard is out, and nobody noticed: {outcome}"
+    return outcome
+
+
+IN_THE_DAEMON = {
+    "stamps after asking": (twins.STAMPS_AFTER_ASKING, PDP_S, {"seen", "asked"}),
+    "joins any flight": (twins.JOINS_ANY_FLIGHT, PDP_S, {"asked", "stamps"}),
+    "acknowledges before the effect": (twins.ACKNOWLEDGES_FIRST, 0.0, {"seen", "asked"}),
+    "looks at no block": (twins.BLOCKS_NOBODY, 0.0, {"blocked"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", IN_THE_DAEMON)
+def test_the_race_first_fails_on_a_daemon_that(race: Start, guard: str) -> None:
+    before, pdp, how = IN_THE_DAEMON[guard]
+    outcome = until_stale(lambda: race(before=before, slow_pdp=pdp).ask(*ALL).revoke(2), {})
+    assert {s.how for s in outcome.stale} & how
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", ["a client that ignores its slots", "a daemon whose cache ignores its slots"])
+def test_the_race_first_fails_on(race: Start, twin: twins.Build, guard: str) -> None:
+    outcome = until_stale(lambda: race(twin=twin(guard)).ask(*ALL).revoke(2), {})
+    assert {s.how for s in outcome.stale} & {"seen", "asked"}
+    assert any(s.permit.local for s in outcome.stale) or "cache" in guard
+
+
+@pytest.mark.slow
+def test_the_race_first_fails_on_a_client_that_does_not_look_at_the_lease_when_its_daemon_is_replaced(
+    race: Start, twin: twins.Build
+) -> None:
+    options = {"twin": twin("a client that does not look at the lease")}
+    outcome = until_stale(lambda: race(**options).ask("settled", "settled").revoke(2), {"killed": True}, 8.0)
+    assert all(s.permit.local for s in outcome.stale)
+    assert {s.permit.boot for s in outcome.stale} != {s.against.boot for s in outcome.stale}  # type: ignore[union-attr]
