@@ -45,7 +45,12 @@ def test_no_answer_of_a_slow_pdp_is_served_after_a_revoke_by_insert_join_or_retr
 @pytest.mark.slow
 def test_no_permit_outlives_an_acknowledged_revoke_across_kill_9_stop_and_fork(race: Start) -> None:
     running = race().ask(*ALL, "shared").revoke(3)
-    holds(running.go_on(SECONDS, killed=True, stopped=True, forked=True).over())
+    outcome = running.go_on(SECONDS, killed=True, stopped=True, forked=True).over()
+    holds(outcome)
+    assert outcome.counts["inherited"] == 0, "a forked child was served from its parent's table"
+    if SECONDS > 20:
+        assert outcome.counts["forks"] > 5
+        assert len({r.boot for r in outcome.revokes}) > 3
 
 
 def until_stale(start: Callable[[], Race], go_on: dict[str, Any], seconds: float = SHORT) -> Outcome:
