@@ -136,6 +136,7 @@ class Run:
         try:
             self.over, self.logs = False, []
             self.out = self.out.with_name(f"{self.out.name}.{self.forks}")
+            self.forks = 0  # the parent's are counted by itself
             first = Log()
             for n, q in enumerate(QUESTIONS) if self.clients else ():
                 asks.missed = False
@@ -145,7 +146,7 @@ class Run:
                 take(first, n, not asks.missed, v, start)
             self.logs.append(first)
             if self.clients:
-                self.ask(self.clients[0], random.Random(self.forks), FORKED_S)
+                self.ask(self.clients[0], random.Random(os.getpid()), FORKED_S)
             self.write()
             status = 0
         finally:

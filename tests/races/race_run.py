@@ -103,6 +103,7 @@ class Race:
         elsewhere = {"env": self.env, "cwd": self.out}  # `python -c` looks for `pepcore` where it stands, first
         self.daemon = Daemon(folder, "", config, code + before, elsewhere)
         self.askers: list[subprocess.Popen[bytes]] = []
+        self.forking: list[subprocess.Popen[bytes]] = []  # not those with an event loop, which has no children
         self.revokers: list[subprocess.Popen[bytes]] = []
         self.workers: set[int] = set()
 
@@ -125,6 +126,8 @@ class Race:
     def ask(self, *kinds: str) -> Race:
         for kind in kinds:
             self.askers.append(self._process("race_asker.py", kind, len(self.askers), kind=""))
+            if kind != "async":
+                self.forking.append(self.askers[-1])
         return self
 
     def revoke(self, processes: int, pause_ms: float = 8.0) -> Race:
@@ -148,7 +151,7 @@ class Race:
         os.kill(pid, signal.SIGCONT)
 
     def fork(self) -> None:
-        asker = random.choice(self.askers)
+        asker = random.choice(self.forking)
         assert asker.stdin is not None
         asker.stdin.write(b"fork\n")
         asker.stdin.flush()
