@@ -43,15 +43,9 @@ class Enforcer:
     """One per process. `numbers` gives decision ids, `notify` discharges `notify` obligations (None: they deny)."""
 
     def __init__(
-        self,
-        cache: Cache,
-        page: Page,
-        times: Times | None = None,
-        *,
-        numbers: Iterator[int] | None = None,
-        notify: Notifier | None = None,
-        blocks: Blocks | None = None,
-    ) -> None:
+        self, cache: Cache, page: Page, times: Times | None = None, *, numbers: Iterator[int] | None = None,
+        notify: Notifier | None = None, blocks: Blocks | None = None,
+    ) -> None:  # fmt: skip
         self.cache, self.page, self.times, self.draining = cache, page, times or Times(), False
         self.revocation = Revocation(page, blocks)
         self.settlement = Settlement(page, self.times, numbers, notify)
@@ -315,10 +309,8 @@ class Enforcer:
         batch.missing = len(missing)
         again = batch.rounds == 2
         for i, key in missing:
-            waiter = Waiter(
-                batch.to, batch.request, batch.local, batch.until_ns, batch.not_after, batch, i, again,
-                trace=batch.trace,
-            )  # fmt: skip
+            who = batch.to, batch.request, batch.local
+            waiter = Waiter(*who, batch.until_ns, batch.not_after, batch, i, again, trace=batch.trace)
             self._wait(batch.partition, key, waiter, now, wall_ms)
 
     def _arrived(self, batch: Batch, now: int, wall_ms: int) -> None:

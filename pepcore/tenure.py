@@ -39,6 +39,7 @@ class Asked(NamedTuple):
     local: int
     not_after: int
     until_ns: int
+    trace: bytes
 
 
 class Holder:
@@ -66,21 +67,21 @@ class Tenure:
 
     def ask(
         self, holder: Holder, partition: Partition, request: int, local: int, key: bytes, deadline_ns: int,
-        not_after: int, now: int, wall_ms: int,
+        not_after: int, now: int, wall_ms: int, trace: bytes = b"",
     ) -> None:  # fmt: skip
         """Somebody wants to hold a permit. Raises Overloaded or BadRequest."""
         if request in holder.asked:
             raise BadRequest("request id", f"`{request}` is asked for already on this connection")
         self.leases.enter(holder.owner)
         until_ns = now + self.enforcer.allowed_ns(deadline_ns)
-        holder.asked[request] = Asked(partition, key, local, not_after, until_ns)
+        holder.asked[request] = Asked(partition, key, local, not_after, until_ns, trace)
         self._ask(holder, request, now, wall_ms)
 
     def _ask(self, holder: Holder, request: int, now: int, wall_ms: int) -> None:
         asked = holder.asked[request]
         self.enforcer.ask(
             asked.partition, holder, request, asked.local, asked.key, now, wall_ms,
-            deadline_ns=max(0, asked.until_ns - now), not_after=asked.not_after,
+            deadline_ns=max(0, asked.until_ns - now), not_after=asked.not_after, trace=asked.trace,
         )  # fmt: skip
 
     def answered(self, r: Reply, now: int, wall_ms: int) -> Lease | bool:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from pepcore.cli.policies import ABOUT, EXAMPLES
-from pepcore.config import Config, Peer, Policies
+from pepcore.config import Config, Peer, Point, Policies
 from pepcore.config import load as load_config
 from pepcore.core.properties import builtin, check
 from pepcore.errors import ObligationFault
@@ -100,8 +100,10 @@ def test_the_sample_config_has_every_key_with_its_default() -> None:
     told = tomllib.loads(lines(True))
     assert set(told) == set(Config.__struct_fields__)
     for section in msgspec.structs.fields(Config):
-        kind = Peer if section.name == "peers" else section.type
-        table = told["peers"][0] if section.name == "peers" else told[section.name]
+        kind = {"peers": Peer, "points": Point}.get(section.name, section.type)
+        table = told[section.name]
+        if section.name in ("peers", "points"):
+            table = next(iter(table.values() if section.name == "points" else table))
         assert set(table) == {key.name for key in msgspec.structs.fields(kind)}
         for key in msgspec.structs.fields(kind):
             if key.default is not None:  # TOML has no word for a value that is not given: an example stands there

@@ -109,6 +109,9 @@ class Recorder:
                         told = frames.packed(boot=9, limits={}, partition=1, revision=0, version=1)
                         peer.sendall(header(op | 0x80, number, len(told)) + told)
                         continue
+                    if op == frames.PING:
+                        peer.sendall(header(op | 0x80, number, 0))
+                        continue
                     self.seen.append((op, flags, body))
                     told = frames.packed(code=5, field="", reason="recorded")
                     peer.sendall(header(frames.ERROR, number, len(told), partition=partition) + told)
@@ -160,8 +163,18 @@ def test_each_form_of_asking_carries_it(recorder: tuple[Recorder, str]) -> None:
     ]
     with pepcore.traced(GOOD), pepcore.connect(path).lease(*QUESTION):
         pass
-    op, flags, body = seen[-1]
-    assert (op, flags & 8, body[-25:]) == (frames.LEASE, 8, BYTES)
+    ((flags, body),) = [(flags, body) for op, flags, body in seen if op == frames.LEASE]
+    assert (flags & 8, body[-25:]) == (8, BYTES)
+
+    async def held() -> None:
+        other = await pepcore.aconnect(path)
+        with pepcore.traced(GOOD):
+            await other.lease(*QUESTION)
+        await other.close()
+
+    asyncio.run(held())
+    flags, body = [(flags, body) for op, flags, body in seen if op == frames.LEASE][1]
+    assert (flags & 8, body[-25:]) == (8, BYTES)
 
 
 def test_it_is_left_out_where_the_question_would_fit_no_frame_with_it(recorder: tuple[Recorder, str]) -> None:

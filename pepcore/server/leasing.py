@@ -67,8 +67,9 @@ class Leasing:
         """A connection wants to hold a permit. Raises Overloaded or BadRequest."""
         partition = self._service.partitions[ask.partition]
         self.tenure.ask(
-            connection.leasing, partition, ask.id, ask.local, ask.question, deadline_ns, ask.not_after, now, wall_ms
-        )
+            connection.leasing, partition, ask.id, ask.local, ask.question, deadline_ns, ask.not_after, now, wall_ms,
+            ask.trace or b"",
+        )  # fmt: skip
 
     def answered(self, r: Reply) -> bytes | None:
         """What a holder is sent that asked for a lease: the verdict, with the lease's number where it permits. None:

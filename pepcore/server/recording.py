@@ -107,11 +107,11 @@ class Recording:
         """As `told`, for what the enforcer answered."""
         asked = r.asked
         if isinstance(asked, Waiter) and asked.partition is not None:
-            self.told(asked.partition, asked.key, r.body, asked.asked_ns)
+            self.told(asked.partition, asked.key, r.body, asked.asked_ns, asked.trace)
         elif isinstance(asked, Batch) and r.bodies is not None:
             for item, body in zip(asked.items, r.bodies, strict=False):
                 if isinstance(item, bytes) and not body[2] & 1:  # one from the cache is counted there
-                    self.told(asked.partition, item, body, asked.asked_ns)
+                    self.told(asked.partition, item, body, asked.asked_ns, asked.trace)
 
     def demanded(self, r: Reply) -> bool:
         """Whether this reply may only go once its record is on disk."""
@@ -145,7 +145,7 @@ class Recording:
 
         now, wall_ns = clock.now(), clock.wall_ms() * 1_000_000
         for key, body in found:
-            entry = self._entry((partition, key, body, asked.asked_ns, now, wall_ns, b""))
+            entry = self._entry((partition, key, body, asked.asked_ns, now, wall_ns, asked.trace))
             if not self.writer.append(entry, Keep.durable, done):
                 done(-1, OSError("the record takes nothing more"))
 

@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pepcore.core import forks
+from pepcore.core.forks import number as fork_number
 from pepcore.core.verdict import Verdict, deny, read
 from pepcore.errors import Fault, Unreachable
 
@@ -67,7 +67,7 @@ class AsyncClient(AsyncAdministration):
         self._channel: Channel | None = None
         self._kept = table(None)
         self._sharing: Channel | None = None
-        self._life = forks.number()
+        self._life = fork_number()
         self._holder: Holder | None = None
         self._closed = False
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
@@ -207,7 +207,7 @@ class AsyncClient(AsyncAdministration):
 
         try:
             question = canonical(subject, action, resource, context, on_behalf_of)
-            tail = frames.tail(not_after, None)
+            tail = frames.tail(not_after, None, trace.current())
             if self._closed:
                 raise Unreachable("", "this client was closed")
         except Fault as fault:
@@ -259,7 +259,7 @@ class AsyncClient(AsyncAdministration):
         """A channel of this event loop, and whether it was there before."""
         if self._closed:
             raise Unreachable("", "this client was closed")
-        if self._life != forks.number():  # somebody else than Python forked us
+        if self._life != fork_number():  # somebody else than Python forked us
             self._forked()
         loop = asyncio.get_running_loop()
         channel = self._channel
@@ -303,7 +303,7 @@ class AsyncClient(AsyncAdministration):
             self._kept.renew(nobody())
 
     def _forked(self) -> None:
-        self._life = forks.number()
+        self._life = fork_number()
         if self._channel is not None:
             self._channel.forget()
             self._channel = None

@@ -11,7 +11,7 @@ import os
 import weakref
 from collections import deque
 
-from pepcore.core import forks
+from pepcore.core.forks import number as fork_number
 
 from .stream import Stream
 
@@ -25,12 +25,12 @@ class Pool:
         self._idle: deque[Stream] = deque()
         self._open: set[Stream] = set()
         self.closed = False
-        self._life = forks.number()
+        self._life = fork_number()
         _pools.add(self)
 
     def take(self) -> Stream | None:
         """The connection that was used last, or None."""
-        if self._life != forks.number():  # somebody else than Python forked us: these are our parent's
+        if self._life != fork_number():  # somebody else than Python forked us: these are our parent's
             self.forget()
         try:
             return self._idle.pop()
@@ -65,7 +65,7 @@ class Pool:
         """In a forked child: close our copies of the parent's sockets, also of those in use there."""
         streams, self._open = list(self._open), set()
         self._idle = deque()
-        self._life = forks.number()
+        self._life = fork_number()
         for stream in streams:
             stream.close()
 
