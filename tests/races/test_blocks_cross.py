@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from pepclient.questions import canonical
 
 from pepcore.blocks import Block
@@ -27,9 +26,6 @@ def answers(e: Enforcer) -> list[tuple[int, bool]]:
     return [(r.request, bool(r.verdict)) for r in e.take_replies()]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a question that waited for its turn is asked, permitted and kept past the block"
-)
 def test_a_block_denies_what_waits_to_be_asked_already() -> None:
     e = enforcer()
     e.ask(WHO, "peer", 1, 1, ANN, 0, 0)
@@ -42,7 +38,6 @@ def test_a_block_denies_what_waits_to_be_asked_already() -> None:
     assert kept is None or not kept.permit, "and everybody who asks from now on would be permitted by it"
 
 
-@pytest.mark.xfail(strict=True, raises=StopIteration, reason="`release` within `release` leaves the outer one nothing")
 def test_a_block_that_crosses_an_answer_denies_those_who_wait_and_breaks_nothing() -> None:
     e = enforcer()
     e.ask(WHO, "peer", 1, 1, ANN, 0, 0)
