@@ -16,7 +16,7 @@ permitted again: to deny them, use `pepcore block`. A group may be named, too: i
 
 EXAMPLES = """  pepcore revoke --subject User::alice
   pepcore revoke --subject Role::auditor --resource Document::roadmap --reason "ticket 4711"
-  pepcore revoke --tag payroll                   # what a policy's @tag names; `policy:ID`: a policy that decided
+  pepcore revoke --tag payroll                   # what a policy's @tag names; `policy:ID`: its id
   pepcore revoke --all --json
   pepcore revoke --subject="$subject"            # words that come from elsewhere go behind `=`"""
 
