@@ -9,9 +9,9 @@ from .asking import connect
 from .parser import Parser
 from .terminal import as_json, plain, say
 
-ABOUT = """Lists the leases that are held, the oldest first. `lost` is one whose holder has no connection any more: it stops by
-itself within its grace. `pepcore end LEASE` ends one. Only the daemon's own user may, or a peer that the config
-lets `administer`."""
+ABOUT = """Lists the leases that are held, the oldest first. `lost` is one whose holder has no connection any more:
+it stops by itself within its grace. `pepcore end LEASE` ends one. Only the daemon's own user may, or a peer
+that the config lets `administer`."""
 
 EXAMPLES = """  pepcore leases
   pepcore leases --json | jq -r '.leases[] | select(.subject == "Agent::x").lease'"""
