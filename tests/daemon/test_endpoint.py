@@ -396,10 +396,11 @@ def test_one_that_drips_or_says_nothing_is_closed_in_time(observed):
 
 def test_one_that_never_reads_is_closed_in_time(observed):
     daemon, where = observed()
+    fds = len(os.listdir(f"/proc/{daemon.pid}/fd"))
     with connect(where) as sock:
         sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-        fds = len(os.listdir(f"/proc/{daemon.pid}/fd"))
-        until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) < fds, endpoint.WHOLE_S + 3)
+        until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) > fds)
+        until(lambda: len(os.listdir(f"/proc/{daemon.pid}/fd")) <= fds, endpoint.WHOLE_S + 3)
 
 
 def test_two_hundred_connections_keep_nobody_out_and_leave_nothing(observed):
