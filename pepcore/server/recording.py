@@ -181,7 +181,7 @@ class Recording:
         while self._pending and most > 0:
             most -= 1
             one = self._pending.popleft()
-            self.write(self._entry(one), Keep(one[0].record if one[0].record != "durable" else "buffered"))
+            self.write(self._entry(one), _keep(one[0]))
         if self._pending:
             self._soon()
 
@@ -207,13 +207,7 @@ class Recording:
         for number, partition, count, first, last in found:
             of = partitions.get(partition)
             if of is not None and self.keeps(of):
-                self.write(
-                    entries.Hits(
-                        **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first,
-                        last_ns=last,
-                    ),
-                    Keep(of.record if of.record != "durable" else "buffered"),
-                )  # fmt: skip
+                self._hits(of, number, count, first, last)
 
     def counts_for(self, connection: Connection, partition: Partition) -> int:
         """A descriptor of memory in which this client counts its own hits; -1: not recorded, or counted already.
@@ -241,13 +235,18 @@ class Recording:
         self.dropped += lost
         now = clock.now()
         for number, count in found:
-            self.write(
-                entries.Hits(
-                    **entries.times(), decision=number, uid=partition.uid, point=partition.point, count=count,
-                    first_ns=now - int(HARVEST_S * 1e9), last_ns=now, in_process=True,
-                ),
-                Keep(partition.record),
-            )  # fmt: skip
+            self._hits(partition, number, count, now - int(HARVEST_S * 1e9), now, in_process=True)
+
+    def _hits(
+        self, of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
+    ) -> None:
+        self.write(
+            entries.Hits(
+                **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
+                last_ns=last_ns, in_process=in_process,
+            ),
+            _keep(of),
+        )  # fmt: skip
 
     # ---- everything else ----
 
@@ -286,6 +285,11 @@ class Recording:
         self.note(entries.Stop, boot=self._service.page.boot)
         if not self.writer.close():
             logs.error("the end of the record is not on disk", waiting=self.writer.waiting)
+
+
+def _keep(of: Partition) -> Keep:
+    """How an entry of this partition is kept that nobody waits for."""
+    return Keep(of.record if of.record != "durable" else "buffered")
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
