@@ -209,7 +209,7 @@ class Commit:
         """Seal a segment and begin the next. Raises OSError; it can be tried again then."""
         file = seals(self._folder)
         if self._untrue >= 0:
-            file.cut(self._disk, self._untrue)
+            self._disk.cut_file(file.path, self._untrue)
             self._untrue = -1
         self._untrue = file.append(self._disk, old.seal())
         self._segment = old.successor(self._folder)

@@ -47,6 +47,15 @@ class Disk:
     def cut(self, file: int, size: int) -> None:
         os.ftruncate(file, size)
 
+    def cut_file(self, path: Path, size: int) -> None:
+        """Drop the end of a file that nobody has open; what is left is on disk."""
+        file = self.open(path)
+        try:
+            self.cut(file, size)
+            self.sync(file)
+        finally:
+            self.close(file)
+
     def reserve(self, file: int, offset: int, length: int) -> bool:
         """Set blocks aside without making the file longer. False where this file system cannot."""
         import ctypes

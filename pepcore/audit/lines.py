@@ -99,15 +99,6 @@ class Lines(Generic[T]):
             disk.sync_folder(self.path.parent)
         return size
 
-    def cut(self, disk: Disk, offset: int) -> None:
-        """Drop everything from this offset on."""
-        file = disk.open(self.path)
-        try:
-            disk.cut(file, offset)
-            disk.sync(file)
-        finally:
-            disk.close(file)
-
 
 def as_line(value: msgspec.Struct) -> str:
     return _encode(value).decode()

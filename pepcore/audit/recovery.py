@@ -71,12 +71,7 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
     head = _last_head(folder, tree, last)
     _cut_lines(folder, disk, last.header.segment)
     if cut is not None:
-        file = disk.open(last.path)
-        try:
-            disk.cut(file, end)
-            disk.sync(file)
-        finally:
-            disk.close(file)
+        disk.cut_file(last.path, end)
     return Found(last.header.journal, last, end, tree, span, cut, head)
 
 
@@ -124,9 +119,9 @@ def _cut_lines(folder: Path, disk: Disk, last: int) -> None:
     signed, sealed = heads(folder), seals(folder)
     broken = signed.last()[2]
     if broken is not None:
-        signed.cut(disk, broken.offset)
+        disk.cut_file(signed.path, broken.offset)
     lines, broken = sealed.read()
     if len(lines) >= last:
-        sealed.cut(disk, lines[last - 1][0])
+        disk.cut_file(sealed.path, lines[last - 1][0])
     elif broken is not None:
-        sealed.cut(disk, broken.offset)
+        disk.cut_file(sealed.path, broken.offset)
