@@ -23,15 +23,9 @@ SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | F_SEAL_FUTURE_WRITE | fcntl.F_
 def make() -> tuple[Page, int, str]:
     """The page of this daemon, its descriptor (-1: it cannot be shared), and why it cannot."""
     boot, seed = secrets.randbits(64) | 1, secrets.randbits(64) | 1
-    fd = -1
     try:
-        fd = os.memfd_create("pepcore-page", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, PAGE_BYTES)
-        memory = mmap.mmap(fd, PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        memory, fd = _sealed("pepcore-page", PAGE_BYTES, SEALS)
     except OSError as error:
-        if fd >= 0:
-            os.close(fd)
         return Page(boot, seed=seed), -1, error.strerror or str(error)
     return Page(boot, memory, seed=seed), fd, ""
 
@@ -41,12 +35,17 @@ def make_counts(boot: int) -> tuple[Counts, int]:
 
     Its size is sealed: a client that cuts it cannot hurt whoever harvests it.
     """
-    fd = os.memfd_create("pepcore-hits", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    memory, fd = _sealed("pepcore-hits", COUNTS_BYTES, SIZE_SEALS)
+    return Counts(memory, boot, made=True), fd
+
+
+def _sealed(name: str, size: int, seals: int) -> tuple[mmap.mmap, int]:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(fd, COUNTS_BYTES)
-        memory = mmap.mmap(fd, COUNTS_BYTES, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SIZE_SEALS)
-        return Counts(memory, boot, made=True), fd
+        os.ftruncate(fd, size)
+        memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        return memory, fd
     except BaseException:
         os.close(fd)
         raise
