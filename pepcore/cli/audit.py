@@ -71,10 +71,10 @@ def run(options: argparse.Namespace) -> int:
         raise Usage("audit", f"say what to do with the record: {', '.join(WORDS)}")
     word: str = options.words[0]
     _only(options, word)
-    from ..audit import place
     from ..audit.segments import numbers
+    from ..server.place import JOURNAL, default_state
 
-    folder = Path(options.journal) if options.journal is not None else place.journal()
+    folder = Path(options.journal) if options.journal is not None else default_state() / JOURNAL
     try:
         there = bool(options.journal != "" and numbers(folder))
     except OSError as error:

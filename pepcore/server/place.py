@@ -19,6 +19,8 @@ from ..errors import ConfigError
 from . import clock
 
 BACKLOG = 1024
+JOURNAL = "journal"
+"""The folder of the record, in that of what outlives a daemon."""
 LONGEST = 101
 """Bytes of a socket path: 107 go into a Unix address, six are for the name of the administration socket."""
 
@@ -41,8 +43,11 @@ def state_of(given: str, path: Path, named: bool) -> Path:
     own; beside the socket where that has a path of its own (`named`)."""
     if given:
         return Path(given)
-    if named:
-        return path.with_name(path.name + ".state")
+    return path.with_name(path.name + ".state") if named else default_state()
+
+
+def default_state() -> Path:
+    """The folder of what outlives a daemon whose socket has no path of its own."""
     from_systemd = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if from_systemd:
         return Path(from_systemd)

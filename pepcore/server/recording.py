@@ -29,6 +29,7 @@ from ..flight import Batch, Partition, Reply, Waiter
 from ..model import Obligation
 from ..version import VERSION
 from . import clock, logs
+from .place import JOURNAL
 from .sharing import make_counts
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Recording:
         self._harvest: asyncio.TimerHandle | None = None
         self.writer: Writer | None = None
         self.dropped = 0
-        self._folder = Path(record.folder) if record.folder else state / "journal"
+        self._folder = Path(record.folder) if record.folder else state / JOURNAL
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
     def open(self) -> None:
