@@ -154,11 +154,11 @@ def test_workers_of_a_killed_daemon_end_by_themselves(serve):
 
 
 def pass_socket(path: str) -> str:
-    """Code that opens a listening socket as descriptor 3 of this process, as systemd does."""
+    """Code that opens a listening socket as descriptor 3 of this process, and names a state directory, as systemd does."""
     return (
         "import os, socket; s = socket.socket(socket.AF_UNIX); "
         f"s.bind({path!r}); s.listen(8); os.dup2(s.fileno(), 3); "
-        "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))"
+        f"os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), STATE_DIRECTORY={path + '.d'!r})"
     )
 
 
@@ -170,6 +170,7 @@ def test_a_socket_passed_by_systemd_is_served_and_never_removed(make, tmp_path):
     assert daemon.permits()
     assert daemon.stop() == 0
     assert path.exists()
+    assert (tmp_path / "passed.sock.d" / "journal").is_dir()
 
 
 def test_a_passed_descriptor_that_is_no_listening_socket_is_refused(make):
