@@ -154,7 +154,7 @@ def test_workers_of_a_killed_daemon_end_by_themselves(serve):
 
 
 def pass_socket(path: str) -> str:
-    """Code that opens a listening socket as descriptor 3 of this process, and names a state directory, as systemd does."""
+    """Code that opens a listening socket as descriptor 3 and names a state directory, as systemd does."""
     return (
         "import os, socket; s = socket.socket(socket.AF_UNIX); "
         f"s.bind({path!r}); s.listen(8); os.dup2(s.fileno(), 3); "
