@@ -7,7 +7,6 @@ it asked after the acknowledgement, or did not go on. Never: touches a running d
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -23,7 +22,7 @@ from ..terminal import as_json as written
 from ..terminal import coloured, plain, say
 from .course import Act, Course
 from .processes import Company
-from .show import FRAME_SECONDS, REPORT_BYTES, program, started
+from .show import FRAME_SECONDS, REPORT_BYTES, program, screen_if, started
 from .split import summary, view
 
 if TYPE_CHECKING:
@@ -45,12 +44,9 @@ def show(seconds: int | None, as_data: bool) -> int:
     course, ending = Course(), Ending()
     length = seconds or (30 if live else 6)
     with ending.on_signals(), Company() as company:
-        if not as_data:
-            say("starting a daemon on the bundled policies ...")
-            sys.stdout.flush()
-        if started(company, ending):
+        if started(company, ending, as_data):
             company.start("loop", "pepcore.cli.demo.loop", str(company.socket), *QUESTION)
-            with Screen(sys.stdout) if live else contextlib.nullcontext() as screen:
+            with screen_if(live) as screen:
                 _watch(company, course, ending, length, screen)
     problems = course.problems() if not ending.wanted else []
     if as_data:

@@ -35,12 +35,9 @@ def show(seconds: int | None, as_data: bool) -> int:
     tally, ending = Tally(), Ending()
     length = seconds or (60 if live else 5)
     with ending.on_signals(), Company() as company:
-        if not as_data:
-            say("starting a daemon on the bundled policies ...")
-            sys.stdout.flush()
-        if started(company, ending):
+        if started(company, ending, as_data):
             company.start_askers("larkfield")
-            with Screen(sys.stdout) if live else contextlib.nullcontext() as screen:
+            with screen_if(live) as screen:
                 _watch(company, tally, ending, length, screen)
     if as_data:
         say(as_json(tally.summary()))
@@ -49,7 +46,15 @@ def show(seconds: int | None, as_data: bool) -> int:
     return 3 if tally.surprised or (not tally.asked and not ending.wanted) else 0
 
 
-def started(company: Company, ending: Ending) -> bool:
+def screen_if(live: bool) -> contextlib.AbstractContextManager[Screen | None]:
+    return Screen(sys.stdout) if live else contextlib.nullcontext()
+
+
+def started(company: Company, ending: Ending, quiet: bool) -> bool:
+    """Start the daemon and wait until it is ready; False: the demo is ended before."""
+    if not quiet:
+        say("starting a daemon on the bundled policies ...")
+        sys.stdout.flush()
     company.start_daemon()
     latest = time.monotonic() + START_SECONDS
     while not ending.wanted:
