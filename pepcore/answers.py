@@ -62,7 +62,7 @@ class Answers:
         explanation["cached_left_ms"] = (stored.expires - now) // 1_000_000 if stored else 0
 
     def _keep(self, flight: Flight, verdict: Verdict, encoded: bytes, now: int) -> None:
-        if verdict.fault == 0 and verdict.expires_ns > now and flight.partition.record != "durable":
+        if verdict.fault == 0 and verdict.expires_ns > now and not flight.partition.durable:
             self.cache.put(
                 flight.partition.owner, flight.partition.number, flight.key, encoded, permit=verdict.permit,
                 id=verdict.number, expires=verdict.expires_ns, revision=flight.revision, now=now, page=self.page,

@@ -49,6 +49,10 @@ class Partition(Struct, frozen=True):
     record: str = "off"
     """How its decisions are recorded: off, lossy, buffered, or durable (each is on disk before it is given)."""
 
+    @property
+    def durable(self) -> bool:
+        return self.record == "durable"
+
 
 class Waiter(Struct, eq=False):
     """One request, or one item of a batch, that waits for a flight."""

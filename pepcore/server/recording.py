@@ -118,7 +118,7 @@ class Recording:
         """Whether this reply may only go once its record is on disk."""
         asked = r.asked
         partition = getattr(asked, "partition", None)
-        if not isinstance(partition, Partition) or partition.record != "durable" or self.writer is None:
+        if not isinstance(partition, Partition) or not partition.durable or self.writer is None:
             return False
         return any(body[0] for body in ([r.body] if r.bodies is None else r.bodies) if body)
 
@@ -290,7 +290,7 @@ class Recording:
 
 def _keep(of: Partition) -> Keep:
     """How an entry of this partition is kept that nobody waits for."""
-    return Keep(of.record if of.record != "durable" else "buffered")
+    return Keep("buffered" if of.durable else of.record)
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

@@ -192,7 +192,7 @@ class Service:
         if ask.op != Op.CHECK or self.peers.limited(ask.partition):
             return False
         partition = self.partitions[ask.partition]
-        if partition.record == "durable":
+        if partition.durable:
             return False
         body = self.misses.at_once(partition, ask, now, wall_ms)
         if body is None:
