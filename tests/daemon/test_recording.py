@@ -1,0 +1,109 @@
+"""The record of a daemon: who asked what and what was told, hits by count, and permits that wait for the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from journal import decisions, folder, recorded, wait
+from running import Daemon
+
+import pepcore
+from pepcore.audit import entries
+from pepcore.audit.verify import verify
+
+READERS = '@id("readers") @ttl("60s") permit(principal, action == Action::"read", resource);'
+DURABLE = '[points.pay]\nrecord = "durable"\n'
+TRACE = "00-" + "11" * 16 + "-" + "22" * 8 + "-01"
+FAILS = """
+import os
+from pepcore.audit.disk import Disk
+def _sync(self, file, original=Disk.sync):
+    if os.path.exists({file!r}):
+        raise OSError(5, "the disk is gone")
+    original(self, file)
+Disk.sync = _sync
+"""
+
+
+def connect(daemon: Daemon, point: str | None = None) -> pepcore.Client:
+    return pepcore.connect(daemon.socket, deadline=5.0, point=point)
+
+
+def test_a_decision_is_recorded_with_who_asked_what_was_told_and_why(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, config='[record]\nplain = ["context.n"]\n')
+    with connect(daemon, "shop") as pep, pepcore.traced(TRACE):
+        permit = pep.check("User::ann", "read", "Doc::1", {"n": 1, "secret": "hunter2"})
+        deny = pep.check("User::ann", "write", "Doc::1")
+    assert permit
+    assert not deny
+    one, other = decisions(daemon, 2)
+    assert (one.permit, one.policies, one.point, one.cached) == (True, ("readers",), "shop", False)
+    assert (other.permit, other.action, other.policies) == (False, "write", ())
+    assert one.subject == ("User", "ann")
+    assert one.trace == other.trace == "11" * 16 + "22" * 8 + "01"
+    assert one.decision == permit.number
+    assert one.attributes["context"]["n"] == 1
+    assert b"hunter2" not in b"".join(file.read_bytes() for file in folder(daemon).iterdir())
+
+
+def test_hits_are_recorded_by_count_those_of_the_daemon_and_those_of_a_client(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS)
+    with connect(daemon) as pep:
+        number = pep.check("User::ann", "read", "Doc::1").number
+        for _ in range(5):
+            assert pep.check("User::ann", "read", "Doc::1")
+        pep.check_many([("User::ann", "read", "Doc::1")] * 3)
+        found = wait(daemon, lambda found: sum(each.count for each in found) >= 8, entries.Hits)
+    assert {each.decision for each in found} == {number}
+    assert sum(each.count for each in found if each.in_process) == 5
+    assert sum(each.count for each in found if not each.in_process) == 3
+    assert len(decisions(daemon, 1)) == 1
+
+
+def test_what_administrators_do_is_recorded_and_the_whole_is_verified(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS)
+    with connect(daemon) as pep:
+        with pep.lease("User::ann", "read", "Doc::1"):
+            pass
+        pep.revoke(subject="User::ann", reason="moved on")
+        pep.block("User::bob", reason="gone")
+        pep.unblock("User::bob")
+    assert wait(daemon, bool, entries.Unblock)[0].tag == "User::bob"
+    assert (recorded(daemon, entries.Revoke)[0].tags, recorded(daemon, entries.Block)[0].reason) == (
+        ("User::ann",), "gone",
+    )  # fmt: skip
+    assert recorded(daemon, entries.LeaseStart)[0].lease == recorded(daemon, entries.LeaseEnd)[0].lease
+    assert daemon.stop() == 0
+    assert isinstance(recorded(daemon, entries.Rare)[0], entries.Start)
+    assert len(recorded(daemon, entries.Stop)) == 1
+    assert verify(folder(daemon)).findings == []
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_durable_point_gets_a_permit_only_once_it_is_on_disk(
+    make: Callable[..., Daemon], tmp_path: Path, many: bool
+) -> None:
+    fails = tmp_path / "fails"
+    daemon = make(READERS, DURABLE, before=FAILS.format(file=str(fails))).ready()
+    question = ("User::ann", "read", "Doc::1")
+    with connect(daemon, "pay") as pay, connect(daemon) as other:
+        ask = (lambda: pay.check_many([question])[0]) if many else (lambda: pay.check(*question))
+        for _ in range(2):  # each is on disk: none comes from a cache
+            told = ask()
+            assert (bool(told), told.cached) == (True, False)
+            assert recorded(daemon)[-1].decision == told.number
+        fails.touch()
+        denied = ask()
+        assert not denied
+        assert "cannot be: the disk is gone" in denied.error
+        assert other.check(*question), "whose point does not wait for the disk"
+
+
+def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, config='[points.quiet]\nrecord = "off"\n')
+    with connect(daemon, "quiet") as quiet, connect(daemon) as other:
+        assert quiet.check("User::ann", "read", "Doc::1")
+        assert other.check("User::bob", "read", "Doc::1")
+    assert [each.subject for each in decisions(daemon, 1)] == [("User", "bob")]
