@@ -111,9 +111,9 @@ class Enforcer:
         if not explain and (denied := self.revocation.denied(key, wall_ms)):
             return self._blocked(partition, key, waiter, denied, now, wall_ms)
         if not self._waiting.has_room(partition.owner, len(key), self.times):
-            waiting = self._waiting.of_owner(partition.owner)
-            why = f"{waiting} questions of this peer wait for the PDP already: ask later"
-            return self._fail(waiter, Overloaded("", why), now, wall_ms)
+            n = self._waiting.of_owner(partition.owner)
+            fault = Overloaded("", f"{n} questions of this peer wait for the PDP already: ask later")
+            return self._fail(waiter, fault, now, wall_ms)
         flight = None if explain else self._flights.get((partition.number, key))
         if flight is not None and freshness.may_join(flight, self.page):
             self.joined += 1
@@ -247,8 +247,7 @@ class Enforcer:
     def tick(self, now: int, wall_ms: int, most: int = ALL) -> None:
         """Deny those whose deadline has passed, `most` of them: `next_deadline` tells whether there are more."""
         for _ in range(most):
-            waiter = self._waiting.due(now)
-            if waiter is None:
+            if (waiter := self._waiting.due(now)) is None:
                 return
             self._leave(waiter)
             self._fail(waiter, DeadlinePassed("deadline", "no decision came in time"), now, wall_ms)

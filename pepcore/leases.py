@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 
@@ -293,9 +294,9 @@ class Leases:
         lease = self._all.get(number)
         return lease if lease is not None and lease.held else None
 
-    def held(self) -> list[Lease]:
-        """Every lease that is held, oldest first."""
-        return [lease for lease in self._all.values() if lease.held]
+    def held(self, after: int = -1, most: int | None = None) -> list[Lease]:
+        """The leases that are held, oldest first, those behind a number, so many at most."""
+        return list(islice((lease for lease in self._all.values() if lease.held and lease.number > after), most))
 
     def _forget(self, lease: Lease) -> None:
         del self._all[lease.number]

@@ -106,8 +106,12 @@ class BlockWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LeasesWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The leases that are held, or only how many holders still have to be told of what was done up to a revision."""
+    """The next leases that are held, or only how many holders still have to be told of what was done up to a revision.
 
+    `after`: the number of the last one that was shown.
+    """
+
+    after: int = 0
     list: bool = True
     revision: int = (1 << 63) - 1
 

@@ -117,8 +117,9 @@ class Administration:
 
     def _leases(self, connection: Connection, ask: Ask) -> None:
         wanted, leasing = read_leases(ask.rest), self._service.leasing
-        shown = leasing.shown() if wanted.list else []
-        body = {"before": self._before(), "leases": shown, "untold": leasing.leases.untold(wanted.revision)}
+        shown, more = leasing.shown(wanted.after) if wanted.list else ([], False)
+        untold = leasing.leases.untold(wanted.revision)
+        body = {"before": self._before(), "leases": shown, "more": more, "untold": untold}
         connection.send(reply(ask.op, ask.id, ask.local, pack(body)))
 
     def _take_over(self, connection: Connection, ask: Ask) -> None:

@@ -36,11 +36,13 @@ LOOK_NS = 1_000_000_000
 """At least so often the wall clock is looked at while leases are held."""
 SLICE = 128
 """Leases that are told, or forgotten, in one turn of the loop."""
-UNREAD = 65_536
-"""Bytes that wait for a holder, above which he is told of no more leases before he has read: what he does not read in
-time ends his connection, and that of a holder is not to end by what he is told."""
+UNREAD = 16_384
+"""Bytes that wait for a holder, above which he is told of no more leases before he has read. What he is told at once is
+twice as much: together they stay below the least that `limits.queued` may be, above which his connection would end."""
 SLOWLY_S = 0.005
 """Until those are looked at again who read slowly."""
+SHOWN = 500
+"""Leases that are listed in one reply."""
 LONGEST = 1024
 _END = struct.Struct("<QQQB7x")
 _NUMBER = struct.Struct("<Q")
@@ -115,7 +117,7 @@ class Leasing:
                 del self._slow[connection]
             elif connection.queued <= UNREAD:
                 left -= self._tell_one(connection, min(left, SLICE))
-        if self.leases.telling or left <= 0:
+        if self.leases.telling or any(connection.queued <= UNREAD for connection in self._slow):
             self._telling = asyncio.get_running_loop().call_soon(self._tell)
         elif self._slow:
             self._telling = asyncio.get_running_loop().call_later(SLOWLY_S, self._tell)
@@ -124,11 +126,13 @@ class Leasing:
         """Tell one holder of so many leases; returns of how many it was."""
         boot, waiting = self._service.page.boot, self._slow.pop(connection)
         told: list[bytes] = []
-        while waiting and len(told) < most:
+        size = 0
+        while waiting and len(told) < most and size < 2 * UNREAD:
             lease = waiting.popleft()
             reason = lease.reason.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").encode()
             body = _END.pack(lease.number, boot, lease.revision, lease.cause) + reason
             told.append(reply(Op.END_LEASE, lease.request, lease.local, body))
+            size += len(told[-1])
         if waiting:
             self._slow[connection] = waiting  # as the last: the others come first
         connection.send(b"".join(told))
@@ -212,16 +216,18 @@ class Leasing:
         service.progress(now, wall_ms)
         self.tell()
 
-    def shown(self) -> list[dict[str, object]]:
-        """What administrators see of the leases that are held."""
-        return [
+    def shown(self, after: int) -> tuple[list[dict[str, object]], bool]:
+        """What administrators see of the leases that are held, those behind a number; and whether there are more."""
+        held = self.leases.held(after, SHOWN + 1)
+        shown: list[dict[str, object]] = [
             {
                 "lease": lease.number, "subject": lease.principals[0], "chain": list(lease.principals[1:]),
                 "action": lease.action, "resource": lease.resource, "point": lease.partition.point,
                 "uid": lease.partition.uid, "since": lease.since_ms, "lost": lease.lost,
             }
-            for lease in self.leases.held()
+            for lease in held[:SHOWN]
         ]  # fmt: skip
+        return shown, len(held) > SHOWN
 
 
 def number_in(ask: Ask) -> int:

@@ -91,7 +91,14 @@ class Administration:
 
     def leases(self) -> list[dict[str, Any]]:
         """The leases that are held: lease, subject, chain, action, resource, point, uid, since, lost. Raises Fault."""
-        return list(self._administer(frames.LEASES, frames.packed(list=True))["leases"])
+        found: list[dict[str, Any]] = []
+        more = True
+        while more:  # each call shows a few hundred: a daemon is not to be held up by who looks at ten thousand
+            after = found[-1]["lease"] if found else 0
+            told = self._administer(frames.LEASES, frames.packed(after=after, list=True))
+            found += told["leases"]
+            more = bool(told["more"] and told["leases"])
+        return found
 
     def end_lease(self, lease: int) -> None:
         """End one lease by its number. Raises Fault, also where it is not held."""
