@@ -1,7 +1,8 @@
 """What is due when: at most one time for each thing, which a later one replaces.
 
 Promises: memory follows the things that have a time now, not those that had one (what was replaced or dropped leaves
-the heap when half of it is of that kind); of what is due at the same time, what came first comes first.
+the heap when half of it is of that kind, so that no look has to pass over very many); of what is due at the same time,
+what came first comes first.
 Never: reads a clock.
 
 INVARIANT: a thing is in `_place` if and only if it has a time; the heap's entry with that place is the one that counts.
@@ -34,13 +35,17 @@ class Agenda(Generic[T]):
         """It is due then, and at no other time."""
         place = self._place[thing] = next(self._places)
         heappush(self._heap, (at, place, thing))
-        if len(self._heap) > 2 * len(self._place) + SPARE:
-            self._heap = [entry for entry in self._heap if self._place.get(entry[2]) == entry[1]]
-            heapify(self._heap)
+        self._sweep()
 
     def drop(self, thing: T) -> None:
         """It is not due any more."""
-        self._place.pop(thing, None)
+        if self._place.pop(thing, None) is not None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        if len(self._heap) > 2 * len(self._place) + SPARE:
+            self._heap = [entry for entry in self._heap if self._place.get(entry[2]) == entry[1]]
+            heapify(self._heap)
 
     def first(self) -> int | None:
         """When something is due next, or None."""

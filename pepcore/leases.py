@@ -9,7 +9,7 @@ Never: reads a clock or a socket; keeps an answer (a lease is always asked of th
 merely shares a slot with its own; counts for a lease what was asked before it ended.
 
 INVARIANT: a lease is in `_all`, and counts for its owner, from its permit until its holder has stopped; `held` is true
-of it from its permit until its end, and only then is anything due for it.
+of it from its permit until its end, and it is in the indexes until `to_tell` has come to it after that.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Leases:
             first = self._at_once.popleft()
             if first.held and not first.asking:
                 lease = first
-        lease = lease or self._due.pop(now)
+        lease = lease or _held(self._due, now)
         if lease is not None:
             self._due.drop(lease)
             if not lease.tried:
@@ -183,7 +183,7 @@ class Leases:
 
     def over(self, now: int) -> Lease | None:
         """A lease whose time has come, whatever it waits for; the caller ends it."""
-        return self._ends.pop(now)
+        return _held(self._ends, now)
 
     def next_due(self) -> int | None:
         """When `due`, `over` or `stopped` has something to do, or None; 0: at once."""
@@ -223,16 +223,12 @@ class Leases:
 
     def end(self, lease: Lease, revision: int, cause: Cause, reason: str) -> None:
         """End one lease, if it is held. Its holder still has to be told, or to stop by itself."""
-        if not lease.held:
-            return
-        lease.held, lease.revision, lease.cause, lease.reason = False, revision, cause, reason
-        self._due.drop(lease)
-        self._ends.drop(lease)
-        self._answered(lease)
-        self.ended += 1
-        self._over.append(lease)
-        if self.on_end is not None:
-            self.on_end(lease)
+        if lease.held:  # what else there is to do for ten thousand is done in slices, by `to_tell`
+            lease.held, lease.revision, lease.cause, lease.reason = False, revision, cause, reason
+            if lease.asking:
+                self._answered(lease)
+            self.ended += 1
+            self._over.append(lease)
 
     @property
     def telling(self) -> bool:
@@ -245,7 +241,11 @@ class Leases:
         while self._over and most > 0:
             lease = self._over.popleft()
             most -= 1
+            self._due.drop(lease)
+            self._ends.drop(lease)
             self._unindex(lease)
+            if self.on_end is not None:
+                self.on_end(lease)
             if lease.number in self._all and not lease.lost:
                 found.append(lease)
         return found
@@ -309,6 +309,13 @@ class Leases:
                 found.pop(lease, None)
                 if not found:
                     del self._tagged[tag]
+
+
+def _held(agenda: Agenda[Lease], now: int) -> Lease | None:
+    """The next that is due and held."""
+    while (lease := agenda.pop(now)) is not None and not lease.held:
+        pass
+    return lease
 
 
 def _count(counts: dict[int, int], owner: int, step: int) -> None:

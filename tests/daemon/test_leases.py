@@ -10,13 +10,12 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from raw import CHECK, Client, Error, Frame, ask, check, frame, read_verdict, told
+from raw import Client, Error, Frame, ask, check, frame, read_verdict, told
 
 import pepcore
 from tests.vectors.frames import END_LEASE, LEASE, pack
@@ -473,61 +472,91 @@ def test_an_administrators_own_connection_gives_up_what_it_holds(serve):
 # ---- ten thousand ----
 
 
+WATCH = """
+import json, sys, time
+sys.path.insert(0, sys.argv[2])
+from raw import Client, ask, check
+c, waits, question = Client(sys.argv[1]), [], check(ask("User::bob"), 7)
+print("going", flush=True)
+until = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < until:
+    begun = time.perf_counter()
+    c.send(question)
+    c.read()
+    waits.append(time.perf_counter() - begun)
+    time.sleep(0.0003)
+print(json.dumps(waits))
+"""
+
+
+def hits_meanwhile(daemon: Any, seconds: float, what: Callable[[], object]) -> list[float]:
+    """How long the hits of another process took while something was done, in ms, sorted."""
+    here = os.path.dirname(__file__)
+    watch = [sys.executable, "-c", WATCH, str(daemon.socket), here, str(seconds)]
+    process = subprocess.Popen(watch, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"going\n"
+    time.sleep(0.05)
+    what()
+    told = process.communicate(timeout=seconds + 20)[0]
+    return sorted(1000 * wait for wait in json.loads(told))
+
+
 @pytest.mark.slow
-def test_one_revoke_of_ten_thousand_leases_holds_the_loop_for_20_ms_at_most(serve, record_property):
-    """Hits of another client are measured meanwhile: how long one had to wait is how long the loop was held."""
-    daemon = serve(ALL, config="[limits]\nwaiting_per_peer = 20000\nqueued = 65536\n")
-    client, watcher = connect(daemon), daemon.client()
-    leases: list[Any] = []
-    ends = itertools.count()
+def test_one_revoke_of_ten_thousand_leases_never_holds_the_loop_for_long(serve, tmp_path):
+    """Twice: how long the daemon's loop was in one callback (its own clock), and what hits of another process saw."""
+    held = tmp_path / "held"
+    before = f"""
+import time, pepcore.server.administration as a, pepcore.server.leasing as l
+longest = {{}}
+def timed(owner, name):
+    inner = getattr(owner, name)
+    def outer(*args):
+        begun = time.thread_time()
+        try:
+            return inner(*args)
+        finally:
+            took = (time.thread_time() - begun) * 1000
+            if took > longest.get(name, 0):
+                longest[name] = took
+                open({str(held)!r}, "w").write(repr(longest))
+    setattr(owner, name, outer)
+timed(a.Administration, "take")
+for name in ("_tell", "_look", "recheck", "gone"):
+    timed(l.Leasing, name)
+"""
+    config = "[limits]\nwaiting_per_peer = 20000\nqueued = 65536\n"  # the least that may wait for a connection
+    daemon = serve(ALL, config=config, before=before)
+    client = connect(daemon)
     holders = [connect(daemon) for _ in range(2)]
+    ends = itertools.count()
     begun = time.monotonic()
-    for n in range(10_000):
-        leases.append(holders[n % 2].lease("User::ann", "read", f"Document::{n}", on_end=lambda _: next(ends)))
-    print(f"\n10,000 leases asked one by one in {time.monotonic() - begun:.1f} s")
+    leases = [
+        holders[n % 2].lease("User::ann", "read", f"Document::{n}", on_end=lambda _: next(ends)) for n in range(10_000)
+    ]
     assert all(leases)
-    waits: list[float] = []
-    going = threading.Event()
-    done = threading.Event()
-    question = check(ask("User::bob"), 7)
+    print(f"\n10,000 leases asked for one by one: {time.monotonic() - begun:.1f} s")
 
-    def watch() -> None:
-        while not done.is_set():
-            begun = time.perf_counter()
-            watcher.send(question)
-            assert watcher.read().op == CHECK | 0x80
-            waits.append(time.perf_counter() - begun)
-            going.set()
-            time.sleep(0.0005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    figures = {}
-    for name, what in (
-        ("nothing", lambda: time.sleep(0.5)),
-        ("reload", lambda: daemon.reload(ALL + "// again\n")),
-        ("list", client.leases),
-        ("revoke", lambda: client.revoke(subject="User::ann", reason="r" * 1000)),
-    ):
-        going.clear()
-        assert going.wait(5)
-        waits.clear()
+    def revoke() -> None:
         begun = time.monotonic()
-        what()
-        took = time.monotonic() - begun
-        if name == "revoke":
-            until(lambda: not any(leases), 20)
-        elif name != "nothing":
-            time.sleep(2.0)
-        seen = sorted(waits)
-        figures[name] = seen[-1] * 1000
-        print(
-            f"{name}: call {took * 1000:.1f} ms, all {(time.monotonic() - begun) * 1000:.0f} ms; hits of another: "
-            f"{len(seen)}, p50 {seen[len(seen) // 2] * 1000:.2f}, p99 {seen[len(seen) * 99 // 100] * 1000:.2f}, "
-            f"max {seen[-1] * 1000:.1f} ms"
-        )
-    done.set()
-    thread.join()
+        told = client.revoke(subject="User::ann", reason="r" * 1000)
+        took = (time.monotonic() - begun) * 1000
+        until(lambda: not any(leases), 20)
+        print(f"acknowledged after {took:.1f} ms ({told.held} to be told), all ended after ", end="")
+        print(f"{(time.monotonic() - begun) * 1000:.0f} ms")
+
+    for name, seconds, what in (
+        ("nothing", 1.0, lambda: None),
+        ("reload", 3.0, lambda: daemon.reload(ALL + "// again\n")),
+        ("list", 1.0, client.leases),
+        ("revoke", 2.0, revoke),
+    ):
+        seen = hits_meanwhile(daemon, seconds, what)
+        p50, p99 = seen[len(seen) // 2], seen[len(seen) * 99 // 100]
+        print(f"{name}: {len(seen)} hits of another, p50 {p50:.2f}, p99 {p99:.2f}, max {seen[-1]:.1f} ms")
     until(lambda: untold(client) == 0, 20)
     assert next(ends) == 10_000
     assert client.leases() == []
+    longest = eval(held.read_text())  # of the loop's own processor time: what others take from it is not its own
+    print("longest of the loop, ms:", {name: round(ms, 1) for name, ms in longest.items()})
+    assert max(longest.values()) < 20

@@ -240,6 +240,8 @@ def test_an_answer_about_a_lease_that_has_ended_changes_nothing(leases: Leases):
     leases.recheck()
     leases.due(NOW)
     leases.revoked(["User::ann"], 5, "")
+    assert (leases.due(FOREVER), leases.over(FOREVER)) == (None, None)
+    leases.to_tell(1)
     for late in (lambda: leases.renewed(lease, (), (), FOREVER, NOW, WALL), lambda: leases.undecided(lease, NOW)):
         late()
         assert not lease.held
