@@ -1,12 +1,15 @@
 """The compiled core runs the golden frames of tests/vectors, as every binding does."""
 
 import json
+import socket
 import struct
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pepclient.leases
 import pytest
+from pepclient.link import Ended, Link
 
 from pepcore.core.cache import Cache
 from pepcore.core.compose import compose
@@ -15,8 +18,11 @@ from pepcore.core.page import Page
 from pepcore.core.question import canonical
 from pepcore.core.verdict import body, payload, read
 from pepcore.errors import BadQuestion, BadRequest
+from pepcore.flight import Partition
+from pepcore.lease import Cause, Lease
 from pepcore.model import Action, Entity
-from pepcore.wire import read_hello, read_many, reply
+from pepcore.server.leasing import end_of, number_in
+from pepcore.wire import read_hello, read_leases, read_many, reply
 
 VECTORS = Path(__file__).parent / "vectors"
 CHECK_REPLY = 0x82
@@ -71,12 +77,36 @@ def test_requests_are_read_as_the_fields_that_they_were_made_of(case: dict[str, 
     assert ask.not_after == min(case.get("not_after", -1), 2**63 - 1)
     if "trace" in case:
         assert ask.trace == bytes.fromhex(case["trace"])
-    if "question" in case and case["op"] != "lease":  # handed on whole, to be answered `not-available`
+    if "question" in case:
         assert msgspec.msgpack.decode(ask.question) == case["question"]
     if "questions" in case:
         semantic, items = read_many(ask.rest, 16)
         assert case["semantic"] in (semantic.value, semantic.name)
         assert [msgspec.msgpack.decode(item) for item in items if isinstance(item, bytes)] == case["questions"]
+    if case["op"] == "leases":
+        wanted = read_leases(ask.rest)
+        assert (wanted.after, wanted.list, wanted.revision) == (case["after"], case["list"], case["revision"])
+    if case["op"] == "end-lease":
+        assert number_in(ask) == case["decision"]
+
+
+@pytest.mark.parametrize("case", load("ends"))
+def test_ends_of_leases_are_written_and_read_as_the_vectors_say(case: dict[str, Any]):
+    lease = Lease(
+        case["lease"], None, 1, case["id"], case["partition"], Partition(1, 1), b"", (), "", "", 0,
+        cause=Cause[case["cause"].upper()], reason=case["reason"], revision=case["revision"],
+    )  # fmt: skip
+    data = bytes.fromhex(case["hex"])
+    assert end_of(lease, case["boot"]) == data
+    theirs, ours = socket.socketpair()
+    with theirs, ours:
+        link, held = Link.__new__(Link), pepclient.leases.Lease(None, b"", (0, b""))
+        link._socket, link._in, link._expected, link.held = ours, bytearray(), {}, {case["lease"]: held}
+        theirs.sendall(data)
+        assert link.read() == ([Ended(held, case["lease"], case["cause"], case["reason"])], "")
+        assert link.held == {}
+        theirs.sendall(data)
+        assert link.read() == ([], ""), "of one that is not held it is no news"
 
 
 def verdicts() -> list[Any]:

@@ -129,9 +129,7 @@ class Leasing:
         size = 0
         while waiting and len(told) < most and size < 2 * UNREAD:
             lease = waiting.popleft()
-            reason = lease.reason.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").encode()
-            body = _END.pack(lease.number, boot, lease.revision, lease.cause) + reason
-            told.append(reply(Op.END_LEASE, lease.request, lease.local, body))
+            told.append(end_of(lease, boot))
             size += len(told[-1])
         if waiting:
             self._slow[connection] = waiting  # as the last: the others come first
@@ -228,6 +226,13 @@ class Leasing:
             for lease in held[:SHOWN]
         ]  # fmt: skip
         return shown, len(held) > SHOWN
+
+
+def end_of(lease: Lease, boot: int) -> bytes:
+    """The frame that tells of an end."""
+    reason = lease.reason.encode("utf-8", "replace")[:LONGEST].decode("utf-8", "ignore").encode()
+    body = _END.pack(lease.number, boot, lease.revision, lease.cause) + reason
+    return reply(Op.END_LEASE, lease.request, lease.local, body)
 
 
 def number_in(ask: Ask) -> int:

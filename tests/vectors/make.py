@@ -16,6 +16,7 @@ from typing import Any
 
 from frames import (
     BLOCK,
+    BLOCKS,
     BOOT,
     CHECK,
     CHECK_MANY,
@@ -25,8 +26,10 @@ from frames import (
     FLOATS,
     HELLO,
     LEASE,
+    LEASES,
     MAP,
     NUMBERS,
+    PING,
     PLAIN,
     REVISION,
     REVOKE,
@@ -167,6 +170,40 @@ def requests() -> list[dict[str, Any]]:
             "kind": "agent-hook",
             "hex": frame(MAP, 12, pack({"event": '{"tool":"shell"}', "kind": "agent-hook"}), partition=1).hex(),
         },
+        {"name": "blocks", "op": "blocks", "id": 13, "hex": frame(BLOCKS, 13, b"").hex()},
+        {
+            "name": "leases",
+            "op": "leases",
+            "id": 14,
+            "after": DECISION,
+            "list": True,
+            "revision": REVISION,
+            "hex": frame(LEASES, 14, pack({"after": DECISION, "list": True, "revision": REVISION})).hex(),
+        },
+        {"name": "ping", "op": "ping", "id": 15, "hex": frame(PING, 15, b"").hex()},
+    ]
+
+
+def ends() -> list[dict[str, Any]]:
+    """Frames that nobody asked for: the ends of leases that were request 8 of partition 1."""
+
+    def end(cause: int, name: str, reason: str) -> dict[str, Any]:
+        fields = {"lease": DECISION, "boot": BOOT, "revision": REVISION, "cause": name, "reason": reason}
+        body = struct.pack("<QQQB7x", DECISION, BOOT, REVISION, cause) + reason.encode()
+        return {
+            "name": name,
+            "id": 8,
+            "partition": 1,
+            **fields,
+            "hex": frame(END_LEASE | 0x80, 8, body, partition=1).hex(),
+        }
+
+    return [
+        end(1, "revoked", "its key was stolen"),
+        end(2, "blocked", ""),
+        end(3, "denied", "outside the window of `w` \u2026"),
+        end(4, "ended", "ended by an administrator"),
+        end(5, "over", "the caller's own permission has ended"),
     ]
 
 
@@ -248,9 +285,12 @@ def questions() -> list[dict[str, Any]]:
     ]
 
 
+VECTORS = (("requests", requests), ("replies", replies), ("questions", questions), ("ends", ends))
+
+
 def main() -> int:
     stale = []
-    for name, build in (("requests", requests), ("replies", replies), ("questions", questions)):
+    for name, build in VECTORS:
         lines = ",\n".join(json.dumps(vector, ensure_ascii=True) for vector in build())
         path, content = HERE / f"{name}.json", f"[\n{lines}\n]\n"
         if "--check" not in sys.argv:
