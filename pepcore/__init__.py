@@ -19,6 +19,8 @@ from .version import VERSION as __version__
 if TYPE_CHECKING:
     from pepclient import Client, aconnect, connect, traced
     from pepclient.aio import AsyncClient
+    from pepclient.aioleases import AsyncLease
+    from pepclient.leases import Lease
 
     from .core.payload import Headers, Rows
     from .core.verdict import Verdict
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action",
     "AsyncClient",
+    "AsyncLease",
     "BadFrame",
     "BadQuestion",
     "BadRequest",
@@ -62,6 +65,7 @@ __all__ = [
     "Expired",
     "Fault",
     "Headers",
+    "Lease",
     "NotAvailable",
     "Obligation",
     "ObligationFault",
@@ -84,6 +88,8 @@ __all__ = [
 _HOMES = {
     "pepclient": ("Client", "aconnect", "connect", "traced"),
     "pepclient.aio": ("AsyncClient",),
+    "pepclient.aioleases": ("AsyncLease",),
+    "pepclient.leases": ("Lease",),
     "pepcore.core.payload": ("Headers", "Rows"),
     "pepcore.core.verdict": ("Verdict",),
     "pepcore.inprocess": ("Embedded", "embedded"),
