@@ -18,6 +18,7 @@ import pytest
 from raw import Client, Error, Frame, ask, check, frame, read_verdict, told
 
 import pepcore
+from pepcore.wire import unpack
 from tests.vectors.frames import END_LEASE, LEASE, pack
 
 ALL = '@id("readers") permit(principal, action == Action::"read", resource);\n'
@@ -313,6 +314,16 @@ def test_whether_leases_of_a_daemon_before_may_still_be_held_is_told_for_ten_sec
     assert client.untold(told) == 1
     until(lambda: client.untold(told) == 0)
     assert not client.revoke(all=True).before
+
+
+def test_the_grace_that_holders_were_told_stays_until_a_restart(serve):
+    """The daemon counts with it, too: another one in the hello would have it forget who still holds something."""
+    daemon = serve(ALL)
+    daemon.reload(config='[leases]\ngrace = "9s"\nheld = 5\n')
+    (warning,) = [event for event in daemon.events() if "keys" in event]
+    assert warning["keys"] == ["leases.held", "leases.grace"]
+    with daemon.client(greet=False) as c:
+        assert unpack(c.greet().body)["limits"]["grace"] == 1000
 
 
 # ---- holders that do not say that they stopped ----
