@@ -12,10 +12,11 @@ from typing import Any
 from . import freshness
 from .core.cache import Cache
 from .core.page import Page
-from .core.verdict import Verdict, body
+from .core.verdict import Verdict
 from .errors import DeadlinePassed, Expired, Fault
 from .flight import Flight
 from .model import Decision
+from .modes import Modes, Settled
 from .revocation import Revocation
 from .settlement import Settlement, single_use
 
@@ -25,18 +26,19 @@ class Answers:
 
     def __init__(self, cache: Cache, page: Page, settlement: Settlement, revocation: Revocation) -> None:
         self.cache, self.page, self.settlement, self.revocation = cache, page, settlement, revocation
+        self.modes = Modes(settlement, revocation)
 
-    def share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> tuple[Verdict, bytes] | None:
+    def share(self, flight: Flight, outcome: Decision | Fault, now: int, wall_ms: int) -> Settled | None:
         """The verdict that serves all who wait, kept for those who come; None: there is none for all."""
         if not isinstance(outcome, Decision) or single_use(outcome):
             return None
-        verdict, encoded = self.settlement.shared(flight, outcome, now, wall_ms)
-        self._keep(flight, verdict, encoded, now)
-        self.settlement.tell_denied(flight, verdict, max(1, len(flight.waiters)), now)
-        return verdict, encoded
+        settled = self.modes.shared(flight, outcome, now, wall_ms)
+        self._keep(flight, settled.verdict, settled.payload, now)
+        self.settlement.tell_denied(flight, settled.verdict, max(1, len(flight.waiters)), now)
+        return settled
 
     def within(
-        self, flight: Flight, outcome: Decision | Fault, shared: tuple[Verdict, bytes] | None, until_ns: int,
+        self, flight: Flight, outcome: Decision | Fault, shared: Settled | None, until_ns: int,
         not_after: int, now: int, wall_ms: int,
     ) -> tuple[Verdict, bytes]:  # fmt: skip
         """The verdict for one request within its own bounds, and its body."""
@@ -45,17 +47,17 @@ class Answers:
         elif 0 <= not_after <= wall_ms:
             outcome = Expired("not_after", "the caller's own permission ended while it waited")
         if isinstance(outcome, Fault):
-            verdict, encoded = self.settlement.refusal(outcome)
-            return verdict, body(verdict, encoded, now)
-        if shared is not None and not freshness.still_open(shared[0], now):
-            shared = self.settlement.shared(flight, outcome, now, wall_ms)  # a deny where a window closed meanwhile
-        verdict, encoded = shared or self.settlement.once(flight, outcome, now, wall_ms)
+            refused = self.modes.refusal(flight.partition, flight.key, outcome, now, wall_ms)
+            return refused.verdict, refused.body(now)
+        if shared is not None and not freshness.still_open(shared.verdict, now):
+            shared = self.modes.shared(flight, outcome, now, wall_ms)  # a deny where a window closed meanwhile
+        settled = shared or self.modes.once(flight, outcome, now, wall_ms)
         left = freshness.left_ms(not_after, wall_ms)
-        return verdict, body(verdict, encoded, now, left, self.settlement.times.keep_ms)
+        return settled.verdict, settled.body(now, left, self.settlement.times.keep_ms)
 
     def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
         """Add to an explanation what would be enforced, and whether the answer is cached."""
-        explanation.update(self.settlement.preview(flight, explanation))
+        explanation.update(self.modes.preview(flight, explanation))
         self.revocation.explain(explanation, flight.key, flight.asked_ms)
         stored = self.cache.get(flight.partition.number, flight.key, now, self.page)
         explanation["cached"] = stored is not None

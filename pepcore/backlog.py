@@ -16,10 +16,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 
-from .core.verdict import Verdict
 from .errors import Fault
 from .flight import Flight
 from .model import Decision
+from .modes import Settled
 
 SPARE = 1024  # entries that do not count and are not worth a sweep
 IN_TURN = 4
@@ -94,7 +94,7 @@ class Backlog:
             self._least = max(self._least, self._spent[owner])
 
 
-Answered = tuple[Flight, Decision | Fault, tuple[Verdict, bytes] | None]
+Answered = tuple[Flight, Decision | Fault, Settled | None]
 """A flight, what the PDP said, and the verdict that serves all its waiters, if there is one."""
 
 

@@ -14,17 +14,19 @@ from .core.page import Page
 from .core.verdict import body, stored_body
 from .errors import Expired, Fault, Stale
 from .flight import Batch, Said, Times
+from .modes import Modes
 from .settlement import Settlement, single_use
 from .wire import Semantic
 
+Outcome = bytes | Stored | Said | None
 TOO_OLD = "two answers in a row were too old when they came: ask again"
 
 
 class Batches:
-    """What an enforcer knows about batches; `settlement` builds the verdicts of their items."""
+    """What an enforcer knows about batches; `modes` settles the verdicts of their items."""
 
-    def __init__(self, cache: Cache, page: Page, settlement: Settlement) -> None:
-        self.cache, self.page, self.settlement = cache, page, settlement
+    def __init__(self, cache: Cache, page: Page, settlement: Settlement, modes: Modes) -> None:
+        self.cache, self.page, self.settlement, self.modes = cache, page, settlement, modes
 
     def missing(self, batch: Batch, times: Times, now: int) -> list[tuple[int, bytes]]:
         """The items that the PDP has to be asked about, now that the cache was asked about each."""
@@ -52,17 +54,19 @@ class Batches:
         """The answer: verdict bodies in order, up to the one that ends the batch."""
         bodies: list[bytes] = []
         left = freshness.left_ms(batch.not_after, wall_ms)
-        for outcome in batch.outcomes:
+        for item, outcome in zip(batch.items, batch.outcomes, strict=True):
             if not isinstance(outcome, bytes) and left == 0:
                 fault = Expired("not_after", "the caller's own permission has ended")
                 bodies.append(self._deny(fault, now))
             else:
-                bodies.append(self._body(outcome, now, wall_ms, left))
+                bodies.append(self._body(batch, item, outcome, now, wall_ms, left))
             if ends(batch.semantic, bodies[-1][0] == 1):
                 break
         return bodies
 
-    def _body(self, outcome: bytes | Stored | Said | None, now: int, wall_ms: int, left: int) -> bytes:
+    def _body(self, batch: Batch, item: bytes | Fault, outcome: Outcome, now: int, wall_ms: int, left: int) -> bytes:
+        if outcome is None and isinstance(item, bytes):
+            return self.modes.refusal(batch.partition, item, Stale("", TOO_OLD), now, wall_ms).body(now)
         if outcome is None:
             return self._deny(Stale("", TOO_OLD), now)
         if isinstance(outcome, bytes):
@@ -71,9 +75,10 @@ class Batches:
         if isinstance(outcome, Stored):
             return stored_body(outcome, now=now, boot=self.page.boot, limit_ms=left, keep_ms=keep_ms)
         if isinstance(outcome.outcome, Fault):
-            return self._deny(outcome.outcome, now)
-        settled = self.settlement.once if single_use(outcome.outcome) else self.settlement.shared
-        return body(*settled(outcome.flight, outcome.outcome, now, wall_ms), now, left, keep_ms)
+            flight = outcome.flight
+            return self.modes.refusal(flight.partition, flight.key, outcome.outcome, now, wall_ms).body(now)
+        settled = self.modes.once if single_use(outcome.outcome) else self.modes.shared
+        return settled(outcome.flight, outcome.outcome, now, wall_ms).body(now, left, keep_ms)
 
     def _deny(self, fault: Fault, now: int) -> bytes:
         return body(*self.settlement.refusal(fault), now)

@@ -14,11 +14,14 @@ import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from .errors import ConfigError
+from .pointconfig import ENFORCED, unrecorded
+from .pointconfig import Keeps as Keeps
+from .pointconfig import Mode as Mode
+from .pointconfig import Point as Point
 
 LONGEST_MS = 0xFFFFFFFF
 """A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
@@ -109,9 +112,6 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
 
 
-Keeps = Literal["off", "lossy", "buffered", "durable"]
-
-
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keep: Keeps = "buffered"
     """Of points that say nothing else; `durable`: a permit is given only once it is on disk; `off`: no record."""
@@ -129,11 +129,6 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def heads_s(self) -> float:
         return milliseconds(self.heads) / 1000
-
-
-class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    record: Keeps | None = None
-    """As `record.keep`, for this point; not given: that."""
 
 
 class Observe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,8 +168,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def record_of(self, point: str) -> Keeps:
         """How the decisions of a point are recorded."""
-        named = self.points.get(point, Point()).record
+        named = self.points.get(point, ENFORCED).record
         return "off" if self.record.keep == "off" else named or self.record.keep
+
+    def mode_of(self, point: str) -> Mode:
+        """Whether the decisions of a point are enforced."""
+        return self.points.get(point, ENFORCED).mode
 
 
 def _uid(user: str) -> int:
@@ -288,6 +287,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
             f"{name}: `observe.listen`: `{listen}` is not taken: write a path with a `/`, of at most {LONGEST_PATH} "
             "bytes, `127.0.0.1:9470` or `[::1]:9470`; other hosts must not reach it"
         )
+    if why := unrecorded(config.points, config.record.keep):
+        raise ConfigError(f"{name}: {why}")
     for i, peer in enumerate(config.peers):
         try:
             peer.ids()

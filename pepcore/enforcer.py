@@ -26,11 +26,12 @@ from .batches import TOO_OLD, Batches
 from .blocks import Blocks
 from .core.cache import Cache
 from .core.page import Page
-from .core.verdict import Verdict, body
+from .core.verdict import Verdict
 from .errors import DeadlinePassed, Draining, Expired, Fault, Overloaded, Stale
 from .flight import Batch, Flight, Partition, Reply, Said, Times, Waiter
 from .latency import Latency
 from .model import Decision
+from .modes import Known
 from .revocation import Revocation
 from .settlement import Notifier, Settlement, usable
 from .waiting import Waiting
@@ -53,7 +54,8 @@ class Enforcer:
         self._backlog = Backlog()
         self._waiting = Waiting()
         self.answers = Answers(cache, page, self.settlement, self.revocation)
-        self._batches = Batches(cache, page, self.settlement)
+        self.modes = self.answers.modes
+        self._batches = Batches(cache, page, self.settlement, self.modes)
         self._replies: list[Reply] = []
         self._decided, self.latency, self._serving = Decided(), Latency(), False
         self.asked = self.joined = self.late = self.asked_again = 0
@@ -108,8 +110,8 @@ class Enforcer:
             return self._fail(waiter, DeadlinePassed("deadline", "has passed already"), now, wall_ms)
         if self.draining:
             return self._fail(waiter, Draining("", "this daemon is stopping: ask its successor"), now, wall_ms)
-        if not explain and (denied := self.revocation.denied(key, wall_ms)):
-            return self._blocked(partition, key, waiter, denied, now, wall_ms)
+        if not explain and (known := self.modes.unasked(partition, key, wall_ms)):
+            return self._known(known, key, waiter, now, wall_ms)
         if not self._waiting.has_room(partition.owner, len(key), self.times):
             n = self._waiting.of_owner(partition.owner)
             fault = Overloaded("", f"{n} questions of this peer wait for the PDP already: ask later")
@@ -124,13 +126,11 @@ class Enforcer:
             self._backlog.put(flight)
         return self._waiting.enter(flight, waiter)
 
-    def _blocked(
-        self, partition: Partition, key: bytes, waiter: Waiter, denied: Decision, now: int, wall_ms: int
-    ) -> None:
-        """A deny that no PDP is asked for, kept like another: who lifts the block revokes its tag."""
-        flight = Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms)
+    def _known(self, known: Known, key: bytes, waiter: Waiter, now: int, wall_ms: int) -> None:
+        """No PDP is asked: a block, kept like another deny (who lifts it revokes its tag), or a point that is `off`."""
+        flight = Flight(known[0], key, {}, False, True, self.page.revision, now, wall_ms)
         self._waiting.enter(flight, waiter)
-        self.answer(flight, denied, now, wall_ms)
+        self.answer(flight, known[1], now, wall_ms)
 
     # ---- the host's side ----
 
@@ -210,7 +210,7 @@ class Enforcer:
 
     def take_alone(self, partition: Partition, key: bytes, now: int, wall_ms: int) -> Flight | None:
         """A flight that nobody can join and no alarm watches. None: others wait, so ask the long way."""
-        if self.draining or len(self._waiting) or self.revocation.denied(key, wall_ms):
+        if self.draining or len(self._waiting) or self.modes.unasked(partition, key, wall_ms):
             return None
         self.asked += 1
         return Flight(partition, key, {}, False, True, self.page.revision, now, wall_ms, now)
@@ -284,13 +284,13 @@ class Enforcer:
 
     def _fail(self, waiter: Waiter, fault: Fault, now: int, wall_ms: int) -> None:
         """Deny a request that waits no more."""
-        verdict, encoded = self.settlement.refusal(fault)
-        whole = body(verdict, encoded, now)
-        if waiter.batch is not None:
-            waiter.batch.outcomes[waiter.index] = whole
-            self._arrived(waiter.batch, now, wall_ms)
-        else:
-            self._reply(waiter, verdict, whole)
+        batch, partition = waiter.batch, waiter.partition
+        if batch is not None:
+            batch.outcomes[waiter.index] = self.modes.of_item(batch, waiter.index, fault, now, wall_ms)
+            return self._arrived(batch, now, wall_ms)
+        assert partition is not None, "a request of its own says who asks"
+        refused = self.modes.refusal(partition, waiter.key, fault, now, wall_ms)
+        self._reply(waiter, refused.verdict, refused.body(now))
 
     def _reply(self, waiter: Waiter, verdict: Verdict, whole: bytes, said: Said | None = None) -> None:
         self._replies.append(Reply(waiter.to, waiter.request, waiter.local, verdict, whole, said=said, asked=waiter))

@@ -48,6 +48,8 @@ class Partition(Struct, frozen=True):
     """Whether its clients may keep answers."""
     record: str = "off"
     """How its decisions are recorded: off, lossy, buffered, or durable (each is on disk before it is given)."""
+    mode: str = "enforce"
+    """What is made of its decisions: enforce, shadow, off (`modes.py`)."""
 
     @property
     def durable(self) -> bool:
@@ -103,6 +105,12 @@ class Flight(Struct, eq=False):
     def deadline_ns(self) -> int:
         """The latest deadline of those who still wait; 0: nobody does."""
         return max((w.deadline_ns for w in self.waiters), default=0)
+
+
+class Passed(bytes):
+    """The body of a permit that a point's mode gives. The record holds `real`: of what would have been enforced."""
+
+    real: bytes = b""
 
 
 class Said(Struct, frozen=True):

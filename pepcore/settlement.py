@@ -3,7 +3,8 @@
 Promises: a permit does not outlive the PDP's lifetime, its window, or the configured cap, counted from the moment
 the PDP was asked; obligations that each request must discharge for itself are discharged once per request; those
 that are understood run, also where another one turns the permit into a deny, those that are not do nothing. A preview
-says what would be enforced, and has no effect at all.
+says what would be enforced, and has no effect at all. Of a point in `shadow` it settles what would be enforced, takes
+its rates too, and sends no notice: nothing of it happens. What is told of that is for `modes.py`.
 Never: reads a clock; builds a permit (`core.verdict.settle` does); raises for what a PDP said: that is a deny.
 """
 
@@ -223,7 +224,8 @@ class Settlement:
     def _send(self, partition: Partition, question: Question, o: Obligation) -> None:
         if self._notify is None:
             raise _no_place(o)
-        self._notify(partition, question, o)
+        if partition.mode == "enforce":
+            self._notify(partition, question, o)
 
 
 def _no_place(o: Obligation) -> ObligationFault:

@@ -7,6 +7,7 @@ import pytest
 
 from pepcore.config import Config, load, milliseconds, validate
 from pepcore.errors import ConfigError
+from pepcore.pointconfig import not_enforced
 
 WHOLE = """
 [daemon]
@@ -100,6 +101,10 @@ def test_a_whole_file_is_read_and_its_paths_count_from_its_folder(tmp_path: Path
             )
         ),
         ("[observe]\nlistens = ''", "observe.listens"),
+        ("[points.pay]\nmode = 'audit'", "points[].mode"),
+        ("[points.pay]\nmoed = 'off'", "moed"),
+        ("[record]\nkeep = 'off'\n[points.pay]\nmode = 'shadow'", "points.pay.mode"),
+        ("[points.pay]\nmode = 'off'\nrecord = 'off'", "points.pay.record"),
         ("[daemon", "TOML"),
     ],
 )  # fmt: skip
@@ -156,3 +161,13 @@ def test_a_config_cannot_be_changed_once_it_is_loaded(tmp_path: Path):
     with pytest.raises(AttributeError):
         config.daemon.workers = 3  # type: ignore[misc]
     assert os.path.isabs(config.policies.entities)
+
+
+def test_a_point_enforces_unless_the_config_names_it_and_its_mode_and_it_has_a_record(tmp_path: Path):
+    config = read(
+        tmp_path, "[points.pay]\nmode = 'shadow'\n[points.gone]\nmode = 'off'\nrecord = 'lossy'\n[points.'*']"
+    )
+    assert [config.mode_of(p) for p in ("pay", "gone", "", "other", "PAY", "*")] == ["shadow", "off", *["enforce"] * 4]
+    assert not_enforced(config.points) == {"shadow": ["pay"], "off": ["gone"]}
+    assert not_enforced(Config().points) == {}
+    assert read(tmp_path, "[record]\nkeep = 'off'\n[points.pay]\nmode = 'enforce'").mode_of("pay") == "enforce"
