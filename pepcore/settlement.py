@@ -216,7 +216,8 @@ class Settlement:
 
     def tell_denied(self, flight: Flight, verdict: Verdict, times: int, now: int) -> None:
         """Say that so many requests are denied by a decision, and not by a fault, to whom the host named."""
-        if self.on_deny is not None and not verdict.permit and not verdict.fault:
+        enforced = flight.partition.mode == "enforce"
+        if self.on_deny is not None and enforced and not verdict.permit and not verdict.fault:
             by = ", ".join(verdict.policies)
             why = verdict.reason or (f"denied by {by}" if by else "no policy permits this")
             self.on_deny(flight.key, why, times, now)

@@ -110,7 +110,7 @@ class Decision(Entry, frozen=True, kw_only=True, tag="decision"):
     whole: bool = True
     permit: bool
     shadow: bool = False
-    """The point only records what would have happened."""
+    """The caller got a permit, since its point does not enforce; the other members say what would have happened."""
     fault: str = ""
     reason: str = ""
     policies: tuple[str, ...] = ()
@@ -118,7 +118,7 @@ class Decision(Entry, frozen=True, kw_only=True, tag="decision"):
     revision: int = 0
     cached: bool = False
     obligations: tuple[tuple[str, str, bool | None], ...] = ()
-    """Id, type, and whether it was discharged; None: its caller has to, and has not said."""
+    """Id, type, and whether it was discharged; None: its caller has to, and has not said (in shadow nobody has to)."""
     latency_us: int = 0
     decision: int = 0
     trace: str = ""
@@ -259,7 +259,7 @@ def read(body: bytes) -> Entry | Unknown:
 def essential(entry: Entry) -> bool:
     """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts."""
     if isinstance(entry, Decision):
-        return not entry.permit
+        return not (entry.permit or entry.shadow)
     return not isinstance(entry, Hits | LeaseStart)
 
 

@@ -40,7 +40,7 @@ def line(recorded: Recorded) -> str:
 def _decision(entry: entries.Decision) -> str:
     words = ["permit" if entry.permit else "deny"]
     if entry.shadow:
-        words.append("(shadow)")
+        words.append("(shadow: it passed)")
     words += [quoted("::".join(entry.subject)), quoted(entry.action), quoted("::".join(entry.resource))]
     if entry.chain:
         words.append("for=" + ",".join(quoted("::".join(member)) for member in entry.chain))
@@ -51,6 +51,8 @@ def _decision(entry: entries.Decision) -> str:
         words.append("by=" + ",".join(map(quoted, entry.policies)))
     if entry.obligations:
         states = {True: "done", False: "failed", None: "left to the caller"}
+        if entry.shadow:
+            states[False] = "not demanded"
         words.append(
             "obligations=" + ",".join(f"{quoted(t)}:{quoted(states[done])}" for _, t, done in entry.obligations)
         )

@@ -59,6 +59,13 @@ def _show(answer: dict[str, Any]) -> None:
     if not why and not answer.get("policies"):
         why = "no policy permits this"
     say(paint(word, "green" if permit else "red", colours) + plain(f": {why}" if why else ""))
+    if answer.get("mode"):
+        real = answer["enforced"]
+        then = "permit" if real["permit"] is True else "deny"
+        because = real["error"] or real["reason"]
+        say(
+            plain(f"the point's mode is `{answer['mode']}`; enforced it would be: {then}: {because}".removesuffix(": "))
+        )
     for policy in answer.get("policies", ()):
         say(f"\n{plain(_place(policy))}")
         for n, line in enumerate(str(policy.get("source", "")).splitlines(), policy.get("lines", [1])[0]):

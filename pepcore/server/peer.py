@@ -1,9 +1,9 @@
 """Who is on the socket, and what they may ask.
 
 Promises: a peer is what the kernel says at connect time (SO_PEERCRED), never what it writes; the overflow uid is
-refused; where the config has rules, a peer without one is refused; partitions are interned per listener, user,
-group, point, handled types and subject rule, so that nothing crosses from one to another. Those that nobody uses are
-kept, since who asks once and leaves comes back, but the longest unused of an owner gives way to a new one.
+refused; where the config has rules, a peer without one is refused; partitions are interned per listener, user, group,
+point and its mode, handled types and subject rule, so that nothing crosses from one to another. Those that nobody uses
+are kept, since who asks once and leaves comes back, but the longest unused of an owner gives way to a new one.
 Never: looks a peer up by pid; gives a partition's number twice.
 """
 
@@ -123,12 +123,13 @@ class Peers:
         numbers: Iterator[int],
         owners: dict[int, int] | None = None,
         record_of: Callable[[str], str] = lambda point: "off",
+        mode_of: Callable[[str], str] = lambda point: "enforce",
     ) -> None:
         """`numbers` and `owners` outlive a change of the rules: a partition's number is never given twice, and an
         owner's stays, since the cache counts by it. Raises ConfigError for a user or group that does not exist."""
         self.rules = [(rule, *rule.ids()) for rule in rules]  # now: a name service may be slow
         self.by_group = any(g is not None for _, _, g in self.rules)
-        self._numbers, self._record_of = numbers, record_of
+        self._numbers, self._record_of, self._mode_of = numbers, record_of, mode_of
         self._listener = listener
         self.owners = {} if owners is None else owners
         self.partitions: dict[int, Partition] = {}
@@ -157,7 +158,8 @@ class Peers:
             raise Refused("hello.point", f"`{hello.point}` is not a point that uid `{peer.uid}` may speak for")
         handles = frozenset(hello.handles)
         who = ("share", rule.share) if rule.share else (peer.uid, peer.gid)
-        key = (self._listener, who, hello.point, handles, rule.subjects)
+        mode = self._mode_of(hello.point)
+        key = (self._listener, who, hello.point, mode, handles, rule.subjects)
         found = self._by_key.get(key)
         if found is None:
             self._make_room(peer)
@@ -165,9 +167,8 @@ class Peers:
             if number > LAST_PARTITION:
                 raise Overloaded("hello", f"all {LAST_PARTITION} numbers of partitions were given: restart the daemon")
             record = self._record_of(hello.point)
-            partition = Partition(
-                number, peer.owner, hello.point, handles, peer.uid, peer.gid, record != "durable", record
-            )
+            keeps = record != "durable" and mode == "enforce"  # a client sees no pass that it kept: it is not counted
+            partition = Partition(number, peer.owner, hello.point, handles, peer.uid, peer.gid, keeps, record, mode)
             found = self._by_key[key] = self._of_owner.setdefault(peer.owner, {})[partition.number] = _Interned(
                 partition, key
             )

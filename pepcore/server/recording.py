@@ -2,7 +2,8 @@
 
 Promises: every reply that carries a verdict, and every hit by count, becomes an entry; it is made after the reply went,
 so that nobody waits for it, except where the point demands that a permit is on disk first: then it goes when the sync
-is done, and becomes a deny where it cannot be. What cannot be written is counted, and the count is written.
+is done, and becomes a deny where it cannot be. What cannot be written is counted, and the count is written. Of a pass
+that the mode of its point gave, the entry has what would have been enforced.
 Never: records the value of an attribute that the config does not name as plain; waits for a disk in the loop.
 """
 
@@ -25,7 +26,7 @@ from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
 from ..errors import NAMES, NotAvailable, Overloaded
-from ..flight import Batch, Partition, Reply, Waiter
+from ..flight import Batch, Partition, Passed, Reply, Waiter
 from ..model import Obligation
 from ..version import VERSION
 from . import clock, logs
@@ -42,6 +43,8 @@ AT_ONCE = 64
 HARVEST_S = 1.0
 FIXED = 40
 DISCHARGED = frozenset({"window", "rate", "notify"})
+IN_SHADOW = DISCHARGED - {"notify"}
+"""What is seen to also where nothing is enforced: whether it permits is part of what would have happened."""
 
 
 class _Payload(msgspec.Struct, frozen=True):
@@ -96,6 +99,7 @@ class Recording:
 
     def told(self, partition: Partition, key: bytes, body: bytes, asked_ns: int, trace: bytes = b"") -> None:
         """A verdict has been given. Its entry is made when the loop has time for it."""
+        self._service.passes.told(partition, body)
         if not self.keeps(partition):
             return
         if len(self._pending) >= PENDING:
@@ -142,6 +146,8 @@ class Recording:
             if error is not None:
                 failed = error.strerror or str(error)
             if left == 0:
+                for _, body in found if not failed else ():
+                    self._service.passes.told(partition, body)
                 release(self._denied(r, failed) if failed else r)
 
         now, wall_ns = clock.now(), clock.wall_ms() * 1_000_000
@@ -159,15 +165,18 @@ class Recording:
 
     def _entry(self, told: Told) -> entries.Decision:
         partition, key, body, asked_ns, now, wall_ns, trace = told
+        shadow = isinstance(body, Passed)
+        body = body.real if isinstance(body, Passed) else body
         size = int.from_bytes(body[12:16], "little")
         content = _payload(body[FIXED : FIXED + size]) if size else _Payload()
         permit = body[0] == 1
+        done = {kind: permit for kind in (IN_SHADOW if shadow else DISCHARGED)}
         return self._recorder.decision(
             read_question(key), wall_ns=wall_ns, boottime_ns=now, uid=partition.uid, gid=partition.gid,
-            point=partition.point, permit=permit, fault=NAMES.get(body[1], ""), reason=content.reason,
+            point=partition.point, permit=permit, shadow=shadow, fault=NAMES.get(body[1], ""), reason=content.reason,
             policies=content.policies, boot=int.from_bytes(body[24:32], "little"),
             revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
-            obligations=tuple((o.id, o.type, permit if o.type in DISCHARGED else None) for o in content.obligations),
+            obligations=tuple((o.id, o.type, done.get(o.type, False if shadow else None)) for o in content.obligations),
             latency_us=(now - asked_ns) // 1000, decision=int.from_bytes(body[16:24], "little"), trace=trace.hex(),
         )  # fmt: skip
 
@@ -207,6 +216,8 @@ class Recording:
         partitions = self._service.partitions
         for number, partition, count, first, last in found:
             of = partitions.get(partition)
+            if of is not None:
+                self._service.passes.served(of, count)
             if of is not None and self.keeps(of):
                 self._hits(of, number, count, first, last)
 

@@ -25,6 +25,7 @@ from ..enforcer import Enforcer
 from ..errors import ConfigError, Overloaded, Refused
 from ..flight import Flight, Partition
 from ..model import Decision
+from ..pointconfig import unrecorded
 from ..wire import MAX_MANY, Op, Welcome, pack, read_hello, reply
 from . import clock, logs
 from .administration import Administration
@@ -37,6 +38,7 @@ from .messages import Loaded
 from .misses import AT_ONCE, Misses
 from .notices import Notices
 from .outbox import Outbox
+from .passes import Passes, warn
 from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
 from .recording import Recording
@@ -89,7 +91,8 @@ class Service:
         self.administration = Administration(self, kept, taken_ns + 2 * LEASE_NS)
         self._partition_numbers = itertools.count(1)
         self._listener = listener
-        self.peers = Peers(config.peers, listener, self._partition_numbers, record_of=config.record_of)
+        self.peers = Peers(config.peers, listener, self._partition_numbers, None, config.record_of, config.mode_of)
+        self.passes = Passes()
         self.recording = Recording(self, config.record, state)
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
@@ -276,17 +279,23 @@ class Service:
             old.close()
         self.loaded = loaded
         self.leasing.recheck()
+        warn(self.config)
         self.idle()
         return ""
 
     def _apply(self, config: Config) -> None:
         """Apply new peer rules, limits and lifetimes. Where the rules changed, everybody connects again.
 
-        Raises ConfigError, and has changed nothing then, where a user or the file of notices does not exist.
+        Raises ConfigError, and has changed nothing then, where a user or the file of notices does not exist, or a point
+        would let pass without a record.
         """
         changed = (config.peers, config.points) != (self.config.peers, self.config.points)
         config, kept = keep_fixed(self.config, config)
-        peers = Peers(config.peers, self._listener, self._partition_numbers, self.peers.owners, config.record_of)
+        if why := unrecorded(config.points, config.record.keep):  # what is fixed may be the record
+            raise ConfigError(why)
+        peers = Peers(
+            config.peers, self._listener, self._partition_numbers, self.peers.owners, config.record_of, config.mode_of
+        )
         self.notices.reopen(config.notify.file)
         if kept:
             logs.warning("a change in the config needs a restart and is ignored until then", keys=kept)
@@ -295,6 +304,7 @@ class Service:
         self.enforcer.set_times(times(config))
         self.gate.keep_ms = times(config).keep_ms
         if changed:
+            self.recording.harvest()  # while the partitions are known in which there were hits
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()

@@ -1,7 +1,8 @@
 """What the daemon counts: numbers for whoever may read the metrics, and more for who administers it.
 
 Promises: `numbers` holds numbers and process ids only, and takes no longer when more is cached, held or connected
-(blocks are the exception: at most 10,000). `stats`, which administrators get, adds who was denied most, and why.
+(blocks are the exception: at most 10,000). `stats`, which administrators get, adds who was denied most, and why, and the
+points that do not enforce.
 Never: an attribute value of a question, or a policy's text.
 """
 
@@ -63,7 +64,11 @@ def numbers(service: Service) -> dict[str, Any]:
 
 def stats(service: Service) -> dict[str, Any]:
     """What `pepcore stats` shows."""
-    return {**numbers(service), "denied": service.denials.top(clock.now())}
+    return {
+        **numbers(service),
+        "denied": service.denials.top(clock.now()),
+        "points": service.passes.shown(service.config),
+    }
 
 
 def _process() -> dict[str, int]:

@@ -74,6 +74,7 @@ def test_what_lets_somebody_in_is_not_essential() -> None:
     permit, deny = ONE_OF_EACH[0], msgspec.structs.replace(ONE_OF_EACH[0], permit=False)  # type: ignore[type-var]
     assert not entries.essential(permit)
     assert entries.essential(deny)
+    assert not entries.essential(msgspec.structs.replace(deny, shadow=True))  # it would have been one: it let in
     assert entries.essential(ONE_OF_EACH[2])
 
 
