@@ -31,6 +31,7 @@ COMMANDS = {
     "stats": "show what a running daemon has counted",
     "audit": "read, search, test and export the record of decisions",
     "top": "watch what a running daemon does right now",
+    "replay": "decide the recorded questions by other policies, and show what changes",
     "bench": "measure this machine against the targets",
     "demo": "watch a small company's services, jobs and agents being decided",
     "completion": "print a completion script for bash, zsh or fish",

@@ -71,17 +71,23 @@ def run(options: argparse.Namespace) -> int:
         raise Usage("audit", f"say what to do with the record: {', '.join(WORDS)}")
     word: str = options.words[0]
     _only(options, word)
+    folder = journal(options.journal, "audit")
+    return {"tail": _tail, "query": _query, "verify": _verify, "export": _query, "head": _head}[word](options, folder)
+
+
+def journal(given: str | None, command: str) -> Path:
+    """The folder of the journal, if there is one. Raises Usage."""
     from ..audit.segments import numbers
     from ..server.place import JOURNAL, default_state
 
-    folder = Path(options.journal) if options.journal is not None else default_state() / JOURNAL
+    folder = Path(given) if given is not None else default_state() / JOURNAL
     try:
-        there = bool(options.journal != "" and numbers(folder))
+        there = bool(given != "" and numbers(folder))
     except OSError as error:
-        raise Usage("audit", f"--journal `{folder}` cannot be read: {error.strerror}") from None
+        raise Usage(command, f"--journal `{folder}` cannot be read: {error.strerror}") from None
     if not there:
-        raise Usage("audit", f"--journal `{folder}` holds no segments: name the folder of `0000000001.seg`")
-    return {"tail": _tail, "query": _query, "verify": _verify, "export": _query, "head": _head}[word](options, folder)
+        raise Usage(command, f"--journal `{folder}` holds no segments: name the folder of `0000000001.seg`")
+    return folder
 
 
 def _only(options: argparse.Namespace, word: str) -> None:
