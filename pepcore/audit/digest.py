@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from ..model import Action, Entity, Question
-from .entries import CHAIN, NAME, TEXT, Decision, Shortened
+from ..model import Decision as Said
+from .entries import CHAIN, NAME, TEXT, Decision, Difference, Shortened
 
 LENGTH = 16
 PLACE = 16
@@ -57,6 +58,42 @@ class Recorder:
     ) -> Decision:
         """The entry of one decided question. `rest`: the other members of `Decision`, times included."""
         short = Shortened()
+        asked = self._asked(question, short)
+        if len(obligations) > 2 * CHAIN:
+            short.fields["obligations"] = None
+        return Decision(
+            **asked,
+            point=short.text("point", point),
+            fault=short.text("fault", fault, TEXT),
+            reason=short.text("reason", reason, TEXT),
+            policies=short.several("policies", policies),
+            obligations=tuple([(*short.pair("obligations", i, t), done) for i, t, done in obligations[: 2 * CHAIN]]),
+            trace=short.text("trace", trace, NAME // 2),
+            cut=short.cut,
+            **rest,
+        )
+
+    def difference(
+        self, question: Question, active: Said, candidate: Said, what: tuple[str, ...], *, point: str = "", **rest: Any
+    ) -> Difference:
+        """The entry of a question that two policy sets decide otherwise. `rest`: its other members, times included."""
+        short = Shortened()
+        asked = self._asked(question, short)
+        sides: dict[str, Any] = {}
+        for prefix, said in (("", active), ("candidate_", candidate)):
+            if len(said.obligations) > 2 * CHAIN:
+                short.fields[f"{prefix}obligations"] = None
+            duties = tuple([short.pair(f"{prefix}obligations", o.id, o.type) for o in said.obligations[: 2 * CHAIN]])
+            sides |= {
+                f"{prefix}permit": said.permit, f"{prefix}obligations": duties,
+                f"{prefix}fault": short.text(f"{prefix}fault", said.fault, TEXT),
+                f"{prefix}reason": short.text(f"{prefix}reason", said.reason, TEXT),
+                f"{prefix}policies": short.several(f"{prefix}policies", said.policies),
+            }  # fmt: skip
+        return Difference(**asked, **sides, what=what, point=short.text("point", point), cut=short.cut, **rest)
+
+    def _asked(self, question: Question, short: Shortened) -> dict[str, Any]:
+        """What an entry has of a question, by member."""
         attributes: dict[str, dict[str, Any]] = {}
         digests: dict[str, dict[str, bytes]] = {}
         whole = True
@@ -73,30 +110,15 @@ class Recorder:
                 digests[place] = hidden
         if len(question.chain) > CHAIN:
             short.fields["chain"] = None
-        if len(obligations) > 2 * CHAIN:
-            short.fields["obligations"] = None
         subject = short.pair("subject", question.subject.type, question.subject.id)
         action = short.text("action", question.action.name)
         resource = short.pair("resource", question.resource.type, question.resource.id)
         chain = tuple([short.pair("chain", each.type, each.id) for each in question.chain[:CHAIN]])
         whole = whole and not {"subject", "action", "resource", "chain"} & short.fields.keys()
-        return Decision(
-            subject=subject,
-            action=action,
-            resource=resource,
-            chain=chain,
-            attributes=attributes,
-            digests=digests,
-            whole=whole,
-            point=short.text("point", point),
-            fault=short.text("fault", fault, TEXT),
-            reason=short.text("reason", reason, TEXT),
-            policies=short.several("policies", policies),
-            obligations=tuple([(*short.pair("obligations", i, t), done) for i, t, done in obligations[: 2 * CHAIN]]),
-            trace=short.text("trace", trace, NAME // 2),
-            cut=short.cut,
-            **rest,
-        )
+        return {
+            "subject": subject, "action": action, "resource": resource, "chain": chain, "attributes": attributes,
+            "digests": digests, "whole": whole,
+        }  # fmt: skip
 
     def _place(self, place: str, properties: dict[str, Any], room: int) -> tuple[dict[str, Any], dict[str, bytes], int]:
         """What is kept of one place in plain, the digests of the rest, and how long they are at most."""

@@ -92,9 +92,9 @@ class Rare(Entry, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind
         msgspec.structs.force_setattr(self, "cut", short.cut)
 
 
-class Decision(Entry, frozen=True, kw_only=True, tag="decision"):
-    """One question and what was enforced; `digest.Recorder` makes it. `whole`: nothing was digested, left out or
-    shortened, so it can be replayed."""
+class Question(Entry, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """A kind that is about one question. `whole`: nothing of that was digested, left out or shortened, so it can be
+    replayed."""
 
     uid: int = -1
     gid: int = -1
@@ -108,6 +108,11 @@ class Decision(Entry, frozen=True, kw_only=True, tag="decision"):
     digests: dict[str, dict[str, bytes]] = {}
     """Keyed digests of values, by place and name. The name `` stands for the whole place."""
     whole: bool = True
+
+
+class Decision(Question, frozen=True, kw_only=True, tag="decision"):
+    """One question and what was enforced; `digest.Recorder` makes it."""
+
     permit: bool
     shadow: bool = False
     """The caller got a permit, since its point does not enforce; the other members say what would have happened."""
@@ -122,6 +127,30 @@ class Decision(Entry, frozen=True, kw_only=True, tag="decision"):
     latency_us: int = 0
     decision: int = 0
     trace: str = ""
+    cut: tuple[str, ...] = ()
+    """Fields that were too long and are shortened here."""
+
+
+class Difference(Question, frozen=True, kw_only=True, tag="difference"):
+    """A candidate policy set decides a question otherwise than the active one did; `digest.Recorder` makes it.
+
+    Both sides are what a PDP says: before windows, rates and what a point can discharge."""
+
+    asked_ms: int = 0
+    """Unix time as of which both decided."""
+    what: tuple[str, ...]
+    """In what they differ: `decision`, `obligations`, `errors`."""
+    permit: bool
+    fault: str = ""
+    reason: str = ""
+    policies: tuple[str, ...] = ()
+    obligations: tuple[tuple[str, str], ...] = ()
+    """Id and type. Where only properties differ, these are the same."""
+    candidate_permit: bool
+    candidate_fault: str = ""
+    candidate_reason: str = ""
+    candidate_policies: tuple[str, ...] = ()
+    candidate_obligations: tuple[tuple[str, str], ...] = ()
     cut: tuple[str, ...] = ()
     """Fields that were too long and are shortened here."""
 
@@ -229,8 +258,8 @@ class Stop(Rare, frozen=True, kw_only=True, tag="stop"):
 
 
 Any_ = (
-    Decision | Hits | Revoke | Block | Unblock | LeaseStart | LeaseEnd | Reload | Fault | Dropped | Cut | Retired
-    | Start | Stop
+    Decision | Difference | Hits | Revoke | Block | Unblock | LeaseStart | LeaseEnd | Reload | Fault | Dropped | Cut
+    | Retired | Start | Stop
 )  # fmt: skip
 KINDS: dict[str, type[Entry]] = {str(kind.__struct_config__.tag): kind for kind in get_args(Any_)}
 
@@ -260,7 +289,7 @@ def essential(entry: Entry) -> bool:
     """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts."""
     if isinstance(entry, Decision):
         return not (entry.permit or entry.shadow)
-    return not isinstance(entry, Hits | LeaseStart)
+    return not isinstance(entry, Hits | LeaseStart | Difference)
 
 
 class Times(TypedDict):

@@ -44,13 +44,13 @@ def as_object(recorded: Recorded) -> dict[str, Any]:
     found["time"] = when(entry.wall_ns)
     for name in entry.__struct_fields__:
         value = getattr(entry, name)
-        if isinstance(entry, entries.Decision):
+        if isinstance(entry, entries.Question):
             if name in ("subject", "resource"):
                 value = "::".join(value)
             elif name == "chain":
                 value = ["::".join(member) for member in value]
-            elif name == "obligations":
-                value = [{"id": id_, "type": type_, "discharged": done} for id_, type_, done in value]
+            elif name in ("obligations", "candidate_obligations"):
+                value = [dict(zip(("id", "type", "discharged"), each, strict=False)) for each in value]
         found[name] = _plain(value)
     return found
 

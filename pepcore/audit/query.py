@@ -68,7 +68,7 @@ def kind_of(entry: entries.Entry | entries.Unknown) -> str:
 
 def subjects_of(entry: entries.Entry) -> list[str | None]:
     """Whom an entry is about: the subject and its chain, or what a revoke or block names."""
-    if isinstance(entry, entries.Decision):
+    if isinstance(entry, entries.Question):
         return [_name(entry.subject), *map(_name, entry.chain)]
     if isinstance(entry, entries.Revoke):
         return list(entry.tags)

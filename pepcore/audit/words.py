@@ -31,6 +31,8 @@ def line(recorded: Recorded) -> str:
     head = f"{recorded.index} {when(entry.wall_ns)[:23]}Z "
     if isinstance(entry, entries.Decision):
         return head + _decision(entry)
+    if isinstance(entry, entries.Difference):
+        return head + _difference(entry)
     skipped = ("index", "kind", "time", "wall_ns", "boottime_ns")
     rest = {name: value for name, value in as_object(recorded).items() if name not in skipped}
     words = [f"{name}={_value(value)}" for name, value in rest.items() if value not in ("", [], None)]
@@ -58,6 +60,28 @@ def _decision(entry: entries.Decision) -> str:
         )
     words.append(f"uid={entry.uid}")
     words.append("cached" if entry.cached else f"{entry.latency_us}us")
+    return " ".join(words)
+
+
+def _difference(entry: entries.Difference) -> str:
+    words = ["difference", quoted("::".join(entry.subject)), quoted(entry.action), quoted("::".join(entry.resource))]
+    if entry.chain:
+        words.append("for=" + ",".join(quoted("::".join(member)) for member in entry.chain))
+    if entry.point:
+        words.append(f"point={quoted(entry.point)}")
+    words.append("in=" + ",".join(map(quoted, entry.what)))
+    for name, permit, fault, reason, policies, duties in (
+        ("active", entry.permit, entry.fault, entry.reason, entry.policies, entry.obligations),
+        ("candidate", entry.candidate_permit, entry.candidate_fault, entry.candidate_reason, entry.candidate_policies,
+         entry.candidate_obligations),
+    ):  # fmt: skip
+        words.append(f"{name}={'fault' if fault else 'permit' if permit else 'deny'}")
+        if fault or reason:
+            words.append(f"reason={quoted(fault or reason)}")
+        if policies:
+            words.append("by=" + ",".join(map(quoted, policies)))
+        if duties:
+            words.append("obligations=" + ",".join(quoted(kind) for _, kind in duties))
     return " ".join(words)
 
 
