@@ -22,6 +22,7 @@ from .pointconfig import ENFORCED, unrecorded
 from .pointconfig import Keeps as Keeps
 from .pointconfig import Mode as Mode
 from .pointconfig import Point as Point
+from .pointconfig import Shadow as Shadow
 
 LONGEST_MS = 0xFFFFFFFF
 """A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
@@ -157,6 +158,7 @@ class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     daemon: Daemon = Daemon()
     policies: Policies = Policies()
+    shadow: Shadow = Shadow()
     limits: Limits = Limits()
     cache: Keep = Keep()
     leases: Lasting = Lasting()
@@ -287,6 +289,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
             f"{name}: `observe.listen`: `{listen}` is not taken: write a path with a `/`, of at most {LONGEST_PATH} "
             "bytes, `127.0.0.1:9470` or `[::1]:9470`; other hosts must not reach it"
         )
+    if not config.shadow.policies and (config.shadow.entities or config.shadow.schema):
+        raise ConfigError(f"{name}: `shadow.policies` is missing: name the candidate's policies, or leave `shadow` out")
     if why := unrecorded(config.points, config.record.keep):
         raise ConfigError(f"{name}: {why}")
     for i, peer in enumerate(config.peers):
@@ -303,7 +307,7 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
     def absolute(text: str) -> str:
         return str((folder / text).resolve()) if text else ""
 
-    p = config.policies
+    p, shadow = config.policies, config.shadow
     return msgspec.structs.replace(
         config,
         daemon=msgspec.structs.replace(
@@ -315,4 +319,5 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         ),
         observe=Observe(listen if tcp_address(listen) else absolute(listen)),
         policies=Policies(absolute(p.policies), absolute(p.entities), absolute(p.schema), p.open_types),
+        shadow=Shadow(absolute(shadow.policies), absolute(shadow.entities), absolute(shadow.schema)),
     )

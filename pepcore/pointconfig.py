@@ -1,4 +1,4 @@
-"""What the configuration says of single points: how their decisions are recorded, and whether they are enforced.
+"""What the configuration says of points and policies that are not enforced, and how single points are recorded.
 
 Promises: a point enforces unless the config names it and says otherwise; a point that does not enforce has a record,
 since every pass that it gives has to be in one (DESIGN, D5). Never: knows a pattern: one word opens one point.
@@ -20,6 +20,15 @@ class Point(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = "enforce"
     """`shadow`: whoever asks gets a permit, and what would have happened is recorded; `off`: the PDP is not asked.
     A block denies in every mode."""
+
+
+class Shadow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A candidate policy set, which is asked beside the active one."""
+
+    policies: str = ""
+    entities: str = ""
+    """Empty: those of the active set; so with the schema."""
+    schema: str = ""
 
 
 ENFORCED = Point()

@@ -31,6 +31,7 @@ lies beside the systemd units:
 
 EXAMPLES = """  pepcore serve --policies ./policies --entities entities.json
   pepcore serve --policies acl.cedar --schema company.cedarschema --socket /tmp/pep.sock
+  pepcore serve --policies ./policies --shadow-policies ./policies.new
   pepcore serve --config /etc/pepcore/pepcore.toml"""
 
 
@@ -39,6 +40,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--policies", metavar="PATH", help="a file, or a folder of *.cedar files")
     parser.add_argument("--entities", metavar="FILE", help="the entity store, in Cedar's JSON form")
     parser.add_argument("--schema", metavar="FILE", help="the schema, in Cedar's syntax or as JSON")
+    parser.add_argument("--shadow-policies", metavar="PATH", help="a candidate: what it decides otherwise is recorded")
     parser.add_argument("--socket", metavar="PATH", help="where to listen (default: PEPCORE_SOCKET, then the config, "
                         "then the run directory)")  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="a pepcore.toml (default: PEPCORE_CONFIG)")
@@ -83,9 +85,13 @@ def config_of(options: argparse.Namespace) -> Config:
     policies = msgspec.structs.replace(config.policies, **given)
     if not policies.policies:
         raise Usage("serve", "there are no policies: pass `--policies PATH`, or a config that names them")
+    shadow = config.shadow
+    if options.shadow_policies is not None:
+        candidate = existing(options.shadow_policies, "--shadow-policies", "serve").resolve()
+        shadow = msgspec.structs.replace(shadow, policies=str(candidate))
     socket = options.socket or os.environ.get("PEPCORE_SOCKET", "") or config.daemon.socket
     daemon = msgspec.structs.replace(config.daemon, socket=str(Path(socket).absolute()) if socket else "")
-    return validate(msgspec.structs.replace(config, policies=policies, daemon=daemon))
+    return validate(msgspec.structs.replace(config, policies=policies, shadow=shadow, daemon=daemon))
 
 
 class _NoTerminal(io.TextIOWrapper):

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from ..core.obligation import check
 from ..pdp.cedar import Cedar
 from ..pdp.cedar_source import Source, build
+
+T = TypeVar("T")
 
 
 def built(source: Source) -> asyncio.Future[Cedar | None]:
@@ -33,4 +37,30 @@ def built(source: Source) -> asyncio.Future[Cedar | None]:
             loop.call_soon_threadsafe(tell, cedar)
 
     threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
+    return said
+
+
+def apart(call: Callable[[], T]) -> asyncio.Future[T]:
+    """What a call returns or raises, from a thread that nobody waits for at the end: it may hang in a file."""
+    loop = asyncio.get_running_loop()
+    said: asyncio.Future[T] = loop.create_future()
+
+    def tell(value: T | None, error: Exception | None) -> None:
+        if said.done():
+            return
+        if error is not None:
+            said.set_exception(error)
+        else:
+            said.set_result(value)  # type: ignore[arg-type]
+
+    def attempt() -> None:
+        value, failed = None, None
+        try:
+            value = call()
+        except Exception as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, value, failed)
+
+    threading.Thread(target=attempt, daemon=True, name="pepcore-apart").start()
     return said

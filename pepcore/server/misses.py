@@ -9,6 +9,7 @@ Never: evaluates two misses in one turn of the loop, whichever connections they 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ..core.gate import Ask
@@ -41,6 +42,7 @@ class Misses:
         self.enforcer, self.served = enforcer, served
         self.workers: Workers | None = None
         self.inline: Cedar | None = None
+        self.decided: Callable[[Flight, Decision], None] | None = None  # is told what the PDP said, afterwards
         self.evaluated_inline = self.evaluated_by_workers = 0
         self._evaluated = False  # in this turn of the loop
         self._slow = 0
@@ -79,7 +81,10 @@ class Misses:
             return None
         self._begin()
         decision = self._decide(flight)
-        return self.enforcer.answer_alone(flight, decision, ask.deadline_ns, ask.not_after, *self.clocks())
+        body = self.enforcer.answer_alone(flight, decision, ask.deadline_ns, ask.not_after, *self.clocks())
+        if self.decided is not None:
+            self.decided(flight, decision)
+        return body
 
     def clocks(self) -> tuple[int, int]:
         """Both clocks, where an answer comes or is released. If the wall clock was set since they were last looked at,
@@ -151,6 +156,8 @@ class Misses:
         now, wall_ms = self.clocks()
         if isinstance(said, Decision):
             self.enforcer.answer(flight, said, now, wall_ms, AT_ONCE)
+            if self.decided is not None:
+                self.decided(flight, said)
         else:
             self.enforcer.explained(flight, said, now)
 

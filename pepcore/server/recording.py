@@ -26,8 +26,8 @@ from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
 from ..errors import NAMES, NotAvailable, Overloaded
-from ..flight import Batch, Partition, Passed, Reply, Waiter
-from ..model import Obligation
+from ..flight import Batch, Flight, Partition, Passed, Reply, Waiter
+from ..model import Decision, Obligation
 from ..version import VERSION
 from . import clock, logs
 from .place import JOURNAL
@@ -271,6 +271,16 @@ class Recording:
         """Append one entry of this kind, with the times of now."""
         if self.writer is not None:
             self.write(kind(**entries.times(), **members))
+
+    def different(self, flight: Flight, active: Decision, candidate: Decision, what: tuple[str, ...]) -> None:
+        """A candidate policy set decides otherwise. In a flood these entries go first."""
+        partition = flight.partition
+        if self.keeps(partition):
+            entry = self._recorder.difference(
+                read_question(flight.key), active, candidate, what, uid=partition.uid, gid=partition.gid,
+                point=partition.point, asked_ms=flight.asked_ms, **entries.times(),
+            )  # fmt: skip
+            self.write(entry, Keep.lossy)
 
     def on_disk(self, entry: entries.Entry) -> asyncio.Future[str]:
         """Append an entry; "" once it is on disk, or why it is not."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from ..audit import entries
 from ..config import Config
 from ..errors import ConfigError
-from . import logs, systemd
+from . import candidate, logs, systemd
 from .run import signature, source_of, workers_of
 from .service import Service
 from .workers import Workers
@@ -65,6 +65,7 @@ class Reloader:
         why = await service.activate(workers, config=config)
         if why:
             raise ConfigError(why)
+        service.candidate.want(service.config)
 
     async def watch(self) -> None:
         """Ask for a reload when a file has changed and then stayed the same for one more look.
@@ -80,19 +81,22 @@ class Reloader:
             ended.set()
 
     def _watch(self, loop: asyncio.AbstractEventLoop, ended: threading.Event) -> None:
-        before = self.seen
+        before = self.seen, self.service.candidate.seen
         while not ended.wait(WATCH_S):
             try:
-                now = signature(self.config)
+                now = signature(self.config), candidate.state(self.service.config)
             except (OSError, RuntimeError) as error:
                 logs.limited("the policy files cannot be watched", reason=str(error))
                 continue
-            if now == before and now != self.seen:
+            if now == before and now != (self.seen, self.service.candidate.seen):
                 with contextlib.suppress(RuntimeError):  # the loop has just ended
-                    loop.call_soon_threadsafe(self._changed, now)
+                    loop.call_soon_threadsafe(self._changed, *now)
             before = now
 
-    def _changed(self, now: tuple[object, ...]) -> None:
+    def _changed(self, now: tuple[object, ...], candidate: tuple[object, ...]) -> None:
+        """The active set is read anew and the candidate after it, or the candidate alone: that drops no answer."""
         if now != self.seen:
             self.seen = now
             self.wanted.set()
+        elif candidate != self.service.candidate.seen:
+            self.service.candidate.want(self.service.config)

@@ -73,14 +73,18 @@ def source_of(config: Config) -> Source:
 
 def signature(config: Config) -> tuple[object, ...]:
     """What tells one state of the policy files from another."""
-    p = config.policies
-    folder = Path(p.policies)
+    return files_state(config.policies.policies, config.policies.entities, config.policies.schema)
+
+
+def files_state(policies: str, *others: str) -> tuple[object, ...]:
+    """What tells one state of these policies and of what belongs to them from another."""
+    folder = Path(policies)
     try:
         files = sorted(folder.iterdir()) if folder.is_dir() else [folder, folder.with_name(f"{folder.stem}.links.json")]
     except OSError:
         files = [folder]
     found: list[object] = []
-    for file in [*files, *(Path(f) for f in (p.entities, p.schema) if f)]:
+    for file in [*files, *(Path(f) for f in others if f)]:
         try:
             info = file.stat()
             found.append((str(file), info.st_mtime_ns, info.st_size, info.st_ino))
@@ -177,6 +181,7 @@ async def live(
     service.renewal.start()
     service.recording.start()
     service.listening = True
+    service.candidate.want(service.config)
     tasks = [asyncio.create_task(reloader.run())]
     if service.config.daemon.watch:
         tasks.append(asyncio.create_task(reloader.watch()))
@@ -194,6 +199,7 @@ async def live(
     await stopped
     systemd.notify("STOPPING=1")
     logs.info("draining", waiting=service.enforcer.waiting)
+    service.candidate.close()
     if service.successor is not None:
         await hand_over(service, place, administrators, accepting)
     else:

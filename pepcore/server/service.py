@@ -31,6 +31,7 @@ from . import clock, logs
 from .administration import Administration
 from .blockfile import BlockFile
 from .building import built
+from .candidate import Candidate
 from .changes import keep_fixed, times
 from .connection import Connection
 from .leasing import Leasing
@@ -85,6 +86,7 @@ class Service:
         self.enforcer.settlement.on_deny = self.denials.add
         self.turns = Turns(Requests(self).take, self.progress)
         self.misses = Misses(self.enforcer, self.turns.served)
+        self.candidate = Candidate(self)
         kept = BlockFile(state, self.enforcer.revocation.blocks)
         grace = milliseconds(config.leases.grace)
         self.leasing = Leasing(self, grace * 1_000_000, config.leases.held, config.leases.held_per_peer)

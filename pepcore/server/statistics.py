@@ -1,8 +1,8 @@
 """What the daemon counts: numbers for whoever may read the metrics, and more for who administers it.
 
 Promises: `numbers` holds numbers and process ids only, and takes no longer when more is cached, held or connected
-(blocks are the exception: at most 10,000). `stats`, which administrators get, adds who was denied most, and why, and the
-points that do not enforce.
+(blocks are the exception: at most 10,000). `stats`, which administrators get, adds who was denied most and why,
+the points that do not enforce, and what a candidate policy set would decide otherwise.
 Never: an attribute value of a question, or a policy's text.
 """
 
@@ -68,6 +68,7 @@ def stats(service: Service) -> dict[str, Any]:
         **numbers(service),
         "denied": service.denials.top(clock.now()),
         "points": service.passes.shown(service.config),
+        "candidate": service.candidate.shown(),
     }
 
 

@@ -10,7 +10,9 @@ Never: blocks the loop; gives a question to a worker whose set is not loaded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -34,6 +36,7 @@ RESTART_S = 0.2
 LOAD_S = 60.0
 """How long a worker may load the policies, also one that replaces another."""
 LATE = f"no worker process had the policies within {LOAD_S:.0f} s"
+ENDED = "the worker that evaluated this question ended"
 SILENT_S = 10.0
 """How long a worker may be silent while it has a question."""
 
@@ -82,7 +85,7 @@ class Worker(asyncio.Protocol):
         self.pool.lost(self)
         given, self.given = self.given, {}
         for flight in given.values():
-            self.pool.came(flight, Decision(False, "the worker that evaluated this question ended"), 0)
+            self.pool.came(flight, Decision(False, ENDED), 0)
         self.pool.idle()
 
     def room(self, owner: int, most: int) -> bool:
@@ -104,10 +107,12 @@ class Worker(asyncio.Protocol):
 
 
 class Workers:
-    """The pool that serves one policy set. `came` takes what a flight brought, `idle` says that there is room."""
+    """The pool that serves one policy set. `came` takes what a flight brought, `idle` says that there is room.
 
-    def __init__(self, source: Source, count: int, came: Came, idle: Callable[[], None]) -> None:
-        self.source, self.count = source, count
+    `nice`: so much less than the daemon its processes get where there is not enough for both."""
+
+    def __init__(self, source: Source, count: int, came: Came, idle: Callable[[], None], nice: int = 0) -> None:
+        self.source, self.count, self.nice = source, count, nice
         self.came, self.idle = came, idle
         self.loaded: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._workers: list[Worker] = []
@@ -133,6 +138,9 @@ class Workers:
         return loaded
 
     async def _adopt(self, process: Process) -> None:
+        if self.nice:
+            with contextlib.suppress(OSError):  # it ended already
+                os.setpriority(os.PRIO_PROCESS, process.pid, self.nice)
         worker = Worker(self, process)
         self._workers.append(worker)
         await asyncio.get_running_loop().create_connection(lambda: worker, sock=process.sock)
