@@ -7,41 +7,30 @@ Never: reads the environment or the network; changes after it was loaded (a relo
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from .durations import LONGEST_MS
+from .durations import milliseconds as milliseconds
 from .errors import ConfigError
+from .peerconfig import Peer as Peer
 from .pointconfig import ENFORCED, unrecorded
-from .pointconfig import Keeps as Keeps
 from .pointconfig import Mode as Mode
 from .pointconfig import Point as Point
 from .pointconfig import Shadow as Shadow
-
-LONGEST_MS = 0xFFFFFFFF
-"""A lifetime is told in 32 bits (bindings/README.md, "verdict body")."""
+from .recordconfig import Keeps as Keeps
+from .recordconfig import Record as Record
+from .recordconfig import retention_fault
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path."""
 
 LONGEST_GRACE_MS = 10_000
 """Whoever starts after a daemon that vanished waits so long before it says that nobody holds a lease of the other."""
-
-_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-
-
-def milliseconds(text: str) -> int:
-    """Return the milliseconds of a duration such as `500ms`, `30s`, `5m`, `1h`."""
-    match = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h)", text)
-    if match is None:
-        raise ValueError(f"`{text}` is not a duration: write `500ms`, `30s`, `5m` or `1h`")
-    return int(match[1]) * _UNITS[match[2]]
 
 
 class Daemon(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -113,46 +102,10 @@ class Notify(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where `notify` obligations are appended as JSON lines; empty: a permit that demands one is a deny."""
 
 
-class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    keep: Keeps = "buffered"
-    """Of points that say nothing else; `durable`: a permit is given only once it is on disk; `off`: no record."""
-    folder: str = ""
-    """Of the journal; empty: `journal` in the state folder."""
-    keys: str = ""
-    """Folder of the keys that sign heads and digest attributes; empty: `keys` in the state folder."""
-    plain: tuple[str, ...] = ()
-    """Attributes whose values are recorded: `context.amount`, `subject.*`, `*`. Of others there are keyed digests."""
-    heads: str = "60s"
-    """Between signed heads."""
-    syslog: bool = False
-    """Send each head to syslog, too."""
-
-    @property
-    def heads_s(self) -> float:
-        return milliseconds(self.heads) / 1000
-
-
 class Observe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str = ""
     """Where metrics and health are told over HTTP: a path (a Unix socket of mode 0660), `127.0.0.1:PORT` or
     `[::1]:PORT`; empty: nowhere. Whoever can open it may read the numbers."""
-
-
-class Peer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A rule for peers. The first that matches holds; where there are rules, a peer without one is refused."""
-
-    user: str | int | None = None
-    group: str | int | None = None
-    points: tuple[str, ...] = ("*",)
-    subjects: tuple[str, ...] = ("*",)
-    """Patterns over `Type::id`; `*` stands for anything."""
-    administer: bool = False
-    share: str = ""
-    """Peers that name the same word share one cache partition."""
-
-    def ids(self) -> tuple[int | None, int | None]:
-        """Uid and gid, None for any. Raises ConfigError for a name that does not exist."""
-        return _number("user", self.user, _uid), _number("group", self.group, _gid)
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -176,25 +129,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def mode_of(self, point: str) -> Mode:
         """Whether the decisions of a point are enforced."""
         return self.points.get(point, ENFORCED).mode
-
-
-def _uid(user: str) -> int:
-    return pwd.getpwnam(user).pw_uid
-
-
-def _gid(group: str) -> int:
-    return grp.getgrnam(group).gr_gid
-
-
-def _number(key: str, value: str | int | None, look_up: Callable[[str], int]) -> int | None:
-    if isinstance(value, str):
-        try:
-            return look_up(value)
-        except (KeyError, ValueError):
-            raise ConfigError(f"`{key}`: there is no {key} `{value}` on this host") from None
-    if value is not None and not 0 <= value < 0xFFFFFFFF:
-        raise ConfigError(f"`{key}`: `{value}` is not a number from 0 to 4294967294")
-    return value
 
 
 def tcp_address(listen: str) -> tuple[str, int] | None:
@@ -291,6 +225,8 @@ def validate(config: Config, folder: Path | None = None, name: str = "the config
         )
     if not config.shadow.policies and (config.shadow.entities or config.shadow.schema):
         raise ConfigError(f"{name}: `shadow.policies` is missing: name the candidate's policies, or leave `shadow` out")
+    if why := retention_fault(config.record):
+        raise ConfigError(f"{name}: {why}")
     if why := unrecorded(config.points, config.record.keep):
         raise ConfigError(f"{name}: {why}")
     for i, peer in enumerate(config.peers):

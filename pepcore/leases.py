@@ -23,10 +23,10 @@ from typing import Any
 
 from .agenda import Agenda
 from .blocks import read_question, tag_of
-from .errors import Overloaded
 from .flight import Partition
 from .freshness import policy_tag
 from .lease import Cause, Lease
+from .leaseroom import Room
 
 AHEAD_NS = 1_000_000_000
 """How long before its lifetime ends a lease is asked about again, at most a quarter of what it has."""
@@ -41,23 +41,19 @@ RECHECK_NS = 10_000_000_000
 """How long the PDP may take over a lease, from when it is first asked; never longer than the lease has."""
 AGAIN_NS = 20_000_000
 """Until a lease is asked about again, of which no decision could be had."""
-EVERYBODY = -1
-"""Among the owners: all of them."""
 
 
 class Leases:
     """All leases of a daemon. `grace_ns`: how long a holder goes on without a daemon."""
 
     def __init__(self, grace_ns: int, most: int, of_one: int = 1 << 30, numbers: Iterator[int] | None = None) -> None:
-        self.grace_ns, self.most, self.of_one = grace_ns, most, of_one
+        self.grace_ns, self.room = grace_ns, Room(most, of_one)
         self.started = self.ended = 0
         self.on_end: Callable[[Lease], None] | None = None
         self._numbers = numbers if numbers is not None else itertools.count(1)
         self._all: dict[int, Lease] = {}
         self._tagged: dict[str, dict[Lease, None]] = {}
         self._of_holder: dict[int, dict[Lease, None]] = {}
-        self._counted: dict[int, int] = {}
-        self._lost: dict[int, int] = {}
         self._due: Agenda[Lease] = Agenda()
         self._ends: Agenda[Lease] = Agenda()
         self._at_once: deque[Lease] = deque()
@@ -72,24 +68,6 @@ class Leases:
         """How many were started and ended, how many are held, and of how many we do not know that they stopped."""
         held = self.started - self.ended
         return {"held": held, "started": self.started, "ended": self.ended, "untold": len(self._all) - held}
-
-    # ---- room ----
-
-    def enter(self, owner: int) -> None:
-        """Somebody asks for a lease: it counts from here on. Raises Overloaded.
-
-        Those of lost holders do not count, who may be here already to ask afresh, up to as many again.
-        """
-        for whose, most in ((EVERYBODY, self.most), (owner, self.of_one)):
-            counted = self._counted.get(whose, 0)
-            if counted - self._lost.get(whose, 0) >= most or counted >= 2 * most:
-                who = "all peers hold" if whose == EVERYBODY else "this peer holds"
-                raise Overloaded("lease", f"{who} {counted} leases: end some that are no longer needed")
-        _count(self._counted, owner, 1)
-
-    def leave(self, owner: int) -> None:
-        """A lease that counted is not held, or not any more."""
-        _count(self._counted, owner, -1)
 
     # ---- a permit is held, and asked about again ----
 
@@ -122,8 +100,7 @@ class Leases:
         self._all[lease.number] = lease
         for tag in tags:
             self._tagged.setdefault(tag, {})[lease] = None
-        _count(self._counted, owner, 1)
-        _count(self._lost, owner, 1)
+        self.room.adopt(owner)
         self._stopping.append((stops_ns, [lease]))
 
     def renewed(
@@ -260,7 +237,8 @@ class Leases:
         del mine[lease]
         if not mine:
             del self._of_holder[id(to)]
-        self._forget(lease)
+        del self._all[lease.number]
+        self.room.leave(lease.owner)
         return True
 
     def lost(self, to: Any, now: int) -> None:
@@ -268,7 +246,7 @@ class Leases:
         leases = list(self._of_holder.pop(id(to), ()))
         for lease in leases:
             lease.lost = True
-            _count(self._lost, lease.owner, 1)
+            self.room.lose(lease.owner)
         if leases:
             self._stopping.append((now + self.grace_ns, leases))
 
@@ -280,8 +258,8 @@ class Leases:
                 lease = leases.pop()
                 most -= 1
                 self.end(lease, lease.revision, Cause.ENDED, "its holder is gone")
-                _count(self._lost, lease.owner, -1)
-                self._forget(lease)
+                del self._all[lease.number]
+                self.room.leave_lost(lease.owner)
             if not leases:
                 self._stopping.popleft()
 
@@ -298,10 +276,6 @@ class Leases:
         """The leases that are held, oldest first, those behind a number, so many at most."""
         return list(islice((lease for lease in self._all.values() if lease.held and lease.number > after), most))
 
-    def _forget(self, lease: Lease) -> None:
-        del self._all[lease.number]
-        self.leave(lease.owner)
-
     def _unindex(self, lease: Lease) -> None:
         for tag in lease.tags:
             found = self._tagged.get(tag)
@@ -316,10 +290,3 @@ def _held(agenda: Agenda[Lease], now: int) -> Lease | None:
     while (lease := agenda.pop(now)) is not None and not lease.held:
         pass
     return lease
-
-
-def _count(counts: dict[int, int], owner: int, step: int) -> None:
-    for whose in (EVERYBODY, owner):
-        counts[whose] = counts.get(whose, 0) + step
-        if not counts[whose]:
-            del counts[whose]

@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-Keeps = Literal["off", "lossy", "buffered", "durable"]
+from .recordconfig import Keeps
+
 Mode = Literal["enforce", "shadow", "off"]
 
 

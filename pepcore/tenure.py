@@ -72,7 +72,7 @@ class Tenure:
         """Somebody wants to hold a permit. Raises Overloaded or BadRequest."""
         if request in holder.asked:
             raise BadRequest("request id", f"`{request}` is asked for already on this connection")
-        self.leases.enter(holder.owner)
+        self.leases.room.enter(holder.owner)
         until_ns = now + self.enforcer.allowed_ns(deadline_ns)
         holder.asked[request] = Asked(partition, key, local, not_after, until_ns, trace)
         self._ask(holder, request, now, wall_ms)
@@ -95,7 +95,7 @@ class Tenure:
             return True
         asked = holder.asked.pop(r.request)
         if not permit:
-            self.leases.leave(holder.owner)
+            self.leases.room.leave(holder.owner)
             return False
         lease = self.leases.hold(
             holder, holder.owner, r.request, r.local, asked.partition, asked.key, asked.not_after, wall_ms
@@ -168,7 +168,7 @@ class Tenure:
     def gone(self, holder: Holder, now: int) -> None:
         """A holder has no connection any more: nothing is held for what he asked for, what he holds is lost."""
         for _ in holder.asked:
-            self.leases.leave(holder.owner)
+            self.leases.room.leave(holder.owner)
         holder.asked.clear()
         self.leases.lost(holder, now)
 

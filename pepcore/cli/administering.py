@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..durations import milliseconds
 from .asking import add_socket, connect
 from .parser import Parser, Usage, whole
 from .terminal import as_json, plain, say
@@ -30,8 +30,7 @@ ABOUT_WHO = """
 Only the daemon's own user may, or a peer that the config lets `administer`. What it prints is acknowledged:
 no question that is asked afterwards, in any process of this host, gets an answer from before."""
 
-_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_LONGEST_MS = 3650 * _UNITS_MS["d"]
+_LONGEST_MS = 3650 * 86_400_000
 _EVERY_S = 0.1
 
 
@@ -57,12 +56,12 @@ def _reason(text: str) -> str:
 
 def span(text: str) -> int:
     """The milliseconds of a duration."""
-    found = re.fullmatch(r"([0-9]{1,12})(ms|s|m|h|d)", text, re.ASCII)
-    ms = int(found[1]) * _UNITS_MS[found[2]] if found else 0
+    try:
+        ms = milliseconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     if not 0 < ms <= _LONGEST_MS:
-        raise argparse.ArgumentTypeError(
-            f"`{text}` is not a duration from 1ms to 3650d: write it as `500ms`, `30s`, `5m`, `2h` or `1d`"
-        )
+        raise argparse.ArgumentTypeError(f"`{text}` is not from 1ms to 3650d")
     return ms
 
 
@@ -162,13 +161,12 @@ def left(ms: int) -> str:
     """How long that is, in its two largest units."""
     if ms < 1000:
         return f"{max(0, ms)} ms"
-    names = [(name, unit) for name, unit in reversed(_UNITS_MS.items()) if unit >= 1000]
-    words = {"d": "d", "h": "h", "m": "min", "s": "s"}
+    names = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000))
     n = next(n for n, (_, unit) in enumerate(names) if ms >= unit)
     parts = []
     for name, unit in names[n : n + 2]:
         if ms >= unit:
-            parts.append(f"{ms // unit} {words[name]}")
+            parts.append(f"{ms // unit} {name}")
         ms %= unit
     return " ".join(parts)
 

@@ -1,6 +1,6 @@
 r"""What policies say beside permit and forbid: `@ttl`, `@obligation`, `@tag`, `@reason`; and how they join.
 
-    @ttl("30s")                ms, s, m or h: how long the decision may be reused; "0s" forbids reuse
+    @ttl("30s")                ms, s, m, h or d: how long the decision may be reused; "0s" forbids reuse
     @obligation("[{...}]")     JSON list of {"type": str, "properties": {}, "id": str}; id is optional
     @tag("[\"team-a\"]")       JSON list of strings: a revoke of one of them drops the decision
     @reason("...")             told to whoever asked
@@ -15,21 +15,17 @@ say, which sees all of them. Never: drops or reorders an obligation in silence.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..durations import LONGEST_MS, milliseconds
 from ..errors import Fault, PolicyError
 from ..model import Obligation
 from .cedar_places import line_of_annotation, together
 
 CheckObligation = Callable[[str, dict[str, Any]], None]
 KNOWN = frozenset({"id", "ttl", "obligation", "tag", "reason"})
-
-_TTL = re.compile(r"([0-9]{1,10})(ms|s|m|h)", re.ASCII)
-_UNIT = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-_MOST_MS = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +91,12 @@ def _caught(reader: Callable[[str], Any]) -> Callable[[str], tuple[Any, list[str
 
 
 def _ttl(text: str) -> int:
-    m = _TTL.fullmatch(text)
-    if m is None:
-        raise ValueError(f'@ttl `{text}` is not a duration; write "500ms", "30s", "5m" or "1h"')
-    ms = int(m[1]) * _UNIT[m[2]]
-    if ms > _MOST_MS:
-        raise ValueError(f"@ttl `{text}` is too long; at most {_MOST_MS} ms (49 days)")
+    try:
+        ms = milliseconds(text)
+    except ValueError as error:
+        raise ValueError(f"@ttl {error}") from None
+    if ms > LONGEST_MS:
+        raise ValueError(f"@ttl `{text}` is too long: at most {LONGEST_MS} ms (49 days)")
     return ms
 
 

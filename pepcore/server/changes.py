@@ -14,7 +14,7 @@ from ..flight import Times
 FIXED = {
     "daemon": ("socket", "state", "watch"),
     "limits": ("frame", "depth", "values"),
-    "record": ("keep", "folder", "keys", "plain", "heads", "syslog"),
+    "record": ("keep", "folder", "keys", "plain", "heads", "syslog", "retain_mib", "retain"),
     "cache": ("slots", "slab_mib", "quota"),
     "leases": ("held", "held_per_peer", "grace"),
     "observe": ("listen",),

@@ -133,6 +133,8 @@ class Peers:
         self._listener = listener
         self.owners = {} if owners is None else owners
         self.partitions: dict[int, Partition] = {}
+        self.forgotten: dict[int, Partition] = {}
+        """Those whose last hits are still to be counted; whoever harvests clears it."""
         self._by_key: dict[tuple[object, ...], _Interned] = {}
         self._of_owner: dict[int, dict[int, _Interned]] = {}
         self._unused: dict[int, OrderedDict[int, _Interned]] = {}
@@ -189,7 +191,10 @@ class Peers:
             made = PARTITIONS_PER_OWNER
             raise Overloaded("hello", f"uid `{peer.uid}` uses {made} partitions: use fewer sets of handles")
         number, forgotten = unused.popitem(last=False)
-        del self._by_key[forgotten.key], self._of_owner[peer.owner][number], self.partitions[number]
+        del self._by_key[forgotten.key], self._of_owner[peer.owner][number]
+        partition = self.partitions.pop(number)
+        if partition.record != "off":
+            self.forgotten[number] = partition
         self._subjects.pop(number, None)
 
     def let_go(self, partition: Partition) -> None:

@@ -22,25 +22,24 @@ import msgspec
 from ..audit import entries
 from ..audit.digest import Recorder
 from ..audit.keys import load_or_make
+from ..audit.retention import Rules
 from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
-from ..errors import NAMES, NotAvailable, Overloaded
+from ..errors import NAMES, NotAvailable
 from ..flight import Batch, Flight, Partition, Passed, Reply, Waiter
 from ..model import Decision, Obligation
 from ..version import VERSION
 from . import clock, logs
+from .hits import Hits
 from .place import JOURNAL
-from .sharing import make_counts
 
 if TYPE_CHECKING:
     from ..config import Record
-    from .connection import Connection
     from .service import Service
 
 PENDING = 65_536
 AT_ONCE = 64
-HARVEST_S = 1.0
 FIXED = 40
 DISCHARGED = frozenset({"window", "rate", "notify"})
 IN_SHADOW = DISCHARGED - {"notify"}
@@ -65,8 +64,7 @@ class Recording:
         self._service, self._record = service, record
         self._pending: deque[Told] = deque()
         self._flushing = False
-        self._counting: dict[Connection, Partition] = {}
-        self._harvest: asyncio.TimerHandle | None = None
+        self.hits = Hits(service, self)
         self.writer: Writer | None = None
         self.dropped = 0
         self._folder = Path(record.folder) if record.folder else state / JOURNAL
@@ -80,7 +78,12 @@ class Recording:
         loop = asyncio.get_running_loop()
         self.writer = Writer(
             self._folder,
-            Plan(key=self._keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog),
+            Plan(
+                retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s),
+                key=self._keys / "heads.key",
+                heads_s=record.heads_s,
+                syslog=record.syslog,
+            ),
             deliver=lambda call: _in_loop(loop, call),
         )
         self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
@@ -201,66 +204,14 @@ class Recording:
         """Begin to harvest hits; the daemon serves from now on."""
         if self.writer is not None:
             self.write(entries.Start(**entries.times(), boot=self._service.page.boot, version=VERSION, pid=os.getpid()))
-            self._harvest = asyncio.get_running_loop().call_later(HARVEST_S, self._harvested)
-
-    def _harvested(self) -> None:
-        self.harvest()
-        self._harvest = asyncio.get_running_loop().call_later(HARVEST_S, self._harvested)
-
-    def harvest(self) -> None:
-        """Write down what the cache has served since the last time."""
-        for connection, of_client in list(self._counting.items()):
-            self._fetch(connection, of_client)
-        found, lost = self._service.cache.harvest(clock.now())
-        self.dropped += lost
-        partitions = self._service.partitions
-        for number, partition, count, first, last in found:
-            of = partitions.get(partition)
-            if of is not None:
-                self._service.passes.served(of, count)
-            if of is not None and self.keeps(of):
-                self._hits(of, number, count, first, last)
-
-    def counts_for(self, connection: Connection, partition: Partition) -> int:
-        """A descriptor of memory in which this client counts its own hits; -1: not recorded, or counted already.
-
-        Raises Overloaded where there is none to be had: a client that cannot count keeps nothing.
-        """
-        if not self.keeps(partition) or connection.counts is not None:
-            return -1
-        try:
-            connection.counts, fd = make_counts(self._service.page.boot)
-        except OSError as error:
-            raise Overloaded("hello", f"no memory to count hits in: {error.strerror}") from None
-        self._counting[connection] = partition
-        return fd
-
-    def gone(self, connection: Connection) -> None:
-        """A client has gone, however: what it had counted is fetched once more."""
-        partition = self._counting.pop(connection, None)
-        if partition is not None:
-            self._fetch(connection, partition)
-
-    def _fetch(self, connection: Connection, partition: Partition) -> None:
-        assert connection.counts is not None, "only who counts is listed"
-        found, lost = connection.counts.harvest()
-        self.dropped += lost
-        now = clock.now()
-        for number, count in found:
-            self._hits(partition, number, count, now - int(HARVEST_S * 1e9), now, in_process=True)
-
-    def _hits(
-        self, of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
-    ) -> None:
-        self.write(
-            entries.Hits(
-                **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
-                last_ns=last_ns, in_process=in_process,
-            ),
-            _keep(of),
-        )  # fmt: skip
+            self.hits.start()
 
     # ---- everything else ----
+
+    def of(self, partition: Partition, entry: entries.Entry) -> None:
+        """Append an entry of this partition, as it keeps those that nobody waits for."""
+        if self.keeps(partition):
+            self.write(entry, _keep(partition))
 
     def write(self, entry: entries.Entry, keep: Keep = Keep.buffered) -> None:
         """Append an entry that nobody waits for."""
@@ -298,12 +249,11 @@ class Recording:
 
     def close(self) -> None:
         """Write what is left; the daemon ends."""
-        if self._harvest is not None:
-            self._harvest.cancel()
+        self.hits.close()
         if self.writer is None:
             return
         self._flush(PENDING)
-        self.harvest()
+        self.hits.harvest()
         self.note(entries.Stop, boot=self._service.page.boot)
         if not self.writer.close():
             logs.error("the end of the record is not on disk", waiting=self.writer.waiting)

@@ -151,7 +151,7 @@ class Service:
                     asyncio.get_running_loop().call_soon(self._forget_gone)
                 self._gone |= {connection, connection.explaining, connection.leasing}
             self.leasing.gone(connection)
-            self.recording.gone(connection)
+            self.recording.hits.gone(connection)
 
     def _forget_gone(self) -> None:
         """Take the requests of those who went out of the enforcer: one look at its flights for all of them."""
@@ -174,7 +174,7 @@ class Service:
         told["grace"] = milliseconds(self.config.leases.grace)
         shares = hello.page and partition.keeps and self.page_fd >= 0
         if shares:
-            connection.give(self.page_fd, self.recording.counts_for(connection, partition))
+            connection.give(self.page_fd, self.recording.hits.counts_for(connection, partition))
         welcome = Welcome(self.page.boot, told, clock.now(), shares, local, self.page.revision, SERVER, 1)
         return partition.number, pack(welcome)
 
@@ -306,7 +306,7 @@ class Service:
         self.enforcer.set_times(times(config))
         self.gate.keep_ms = times(config).keep_ms
         if changed:
-            self.recording.harvest()  # while the partitions are known in which there were hits
+            self.recording.hits.harvest()  # while the partitions are known in which there were hits
             self.peers = peers
             for connection in list(self.connections):
                 connection.drop()

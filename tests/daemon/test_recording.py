@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from journal import decisions, folder, recorded, wait
+from raw import Client as Raw
+from raw import ask, check
 from running import Daemon
 
 import pepcore
@@ -89,13 +91,13 @@ def test_a_durable_point_gets_a_permit_only_once_it_is_on_disk(
     daemon = make(READERS, DURABLE, before=FAILS.format(file=str(fails))).ready()
     question = ("User::ann", "read", "Doc::1")
     with connect(daemon, "pay") as pay, connect(daemon) as other:
-        ask = (lambda: pay.check_many([question])[0]) if many else (lambda: pay.check(*question))
+        again = (lambda: pay.check_many([question])[0]) if many else (lambda: pay.check(*question))
         for _ in range(2):  # each is on disk: none comes from a cache
-            told = ask()
+            told = again()
             assert (bool(told), told.cached) == (True, False)
             assert recorded(daemon)[-1].decision == told.number
         fails.touch()
-        denied = ask()
+        denied = again()
         assert not denied
         assert "cannot be: the disk is gone" in denied.error
         assert other.check(*question), "whose point does not wait for the disk"
@@ -107,3 +109,31 @@ def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon
         assert quiet.check("User::ann", "read", "Doc::1")
         assert other.check("User::bob", "read", "Doc::1")
     assert [each.subject for each in decisions(daemon, 1)] == [("User", "bob")]
+
+
+def test_the_last_hits_of_a_partition_that_gave_way_to_another_are_counted(make: Callable[..., Daemon]) -> None:
+    few = "import pepcore.server.peer as p; p.PARTITIONS_PER_OWNER = 2; import pepcore.server.hits as h; h.EVERY_S = 3"
+    daemon = make(READERS, before=few).ready()
+    question = ask("User::ann", "read", "Doc::1")
+    with Raw(daemon.socket, point="a") as first:
+        for number in range(4):
+            first.send(check(question, number))
+            assert first.read().body[0] == 1
+    for point in ("b", "c", "d"):  # each of them lets go of the one before the last
+        with Raw(daemon.socket, point=point) as other:
+            other.send(check(question, 1))
+            assert other.read().body[0] == 1
+    assert [(each.point, each.count) for each in wait(daemon, bool, entries.Hits)] == [("a", 3)]
+
+
+def test_the_journal_stays_below_what_the_config_says(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, config='[record]\nplain = ["context.*"]\nretain_mib = 8\n')
+    with connect(daemon) as pep:
+        for n in range(1300):
+            assert pep.check("User::ann", "read", f"Doc::{n}", {f"k{i}": "x" * 1000 for i in range(12)})
+    assert wait(daemon, bool, entries.Retired)[0].segment == 1
+    assert daemon.stop() == 0
+    segments = sorted(folder(daemon).glob("*.seg"))
+    assert segments[0].name != "0000000001.seg"
+    assert sum(each.stat().st_size for each in segments) <= 13 << 20
+    assert verify(folder(daemon)).findings == []

@@ -144,15 +144,16 @@ def test_a_file_that_is_absent_or_no_text_is_refused_with_its_name(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0ms", 0), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000)]
+    ("text", "value"),
+    [("0ms", 0), ("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h", 3_600_000), ("2d", 172_800_000)],
 )
 def test_durations(text: str, value: int):
     assert milliseconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "5", "1d", "1.5s", " 1s", "1s ", "1S", "9999999999s", "-1s", "\u0661s"])
+@pytest.mark.parametrize("text", ["", "5", "1w", "1.5s", " 1s", "1s ", "1S", "9999999999999s", "-1s", "\u0661s"])
 def test_what_is_no_duration_is_refused(text: str):
-    with pytest.raises(ValueError, match="write `500ms`"):
+    with pytest.raises(ValueError, match="write it as `500ms`"):
         milliseconds(text)
 
 

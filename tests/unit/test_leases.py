@@ -32,7 +32,7 @@ def held(
     leases: Leases, subject: str = "User::ann", *, to: Any = "holder", owner: int = 1, until: int = NOW + 60 * S,
     not_after: int = -1, tags: tuple[str, ...] = (), policies: tuple[str, ...] = (), **question: Any,
 ) -> Lease:  # fmt: skip
-    leases.enter(owner)
+    leases.room.enter(owner)
     lease = leases.hold(to, owner, 7, 1, HERE, key(subject, **question), not_after, WALL)
     leases.renewed(lease, tags, policies, until, NOW, WALL)
     return lease
@@ -215,7 +215,7 @@ def test_a_holder_counts_as_untold_until_he_says_that_he_has_stopped(leases: Lea
     assert leases.to_tell(10) == [], "he said so himself"
     assert leases.next_due() is None
     assert not leases._of_holder
-    assert not leases._counted
+    assert not leases.room._counted
 
 
 def test_a_holder_that_is_lost_counts_until_his_grace_is_over(leases: Leases):
@@ -231,8 +231,8 @@ def test_a_holder_that_is_lost_counts_until_his_grace_is_over(leases: Leases):
     leases.stopped(NOW + GRACE, 1)
     leases.stopped(NOW + GRACE, 1)
     assert (leases.untold(6), len(leases), ended.held) == (0, 0, False)
-    assert not leases._counted
-    assert not leases._lost
+    assert not leases.room._counted
+    assert not leases.room._lost
 
 
 def test_an_answer_about_a_lease_that_has_ended_changes_nothing(leases: Leases):
@@ -259,19 +259,19 @@ def test_room_is_by_peer_and_in_all_and_comes_back_when_holders_have_stopped():
     first = held(leases, to="a")
     held(leases, to="a")
     with pytest.raises(Overloaded, match="this peer holds 2 leases"):
-        leases.enter(1)
+        leases.room.enter(1)
     held(leases, to="b", owner=2)
     with pytest.raises(Overloaded, match="all peers hold 3 leases"):
-        leases.enter(2)
+        leases.room.enter(2)
     leases.revoked_all(5, "")
     with pytest.raises(Overloaded):  # their holders have not said that they stopped
-        leases.enter(1)
+        leases.room.enter(1)
     leases.given_up(first.number, "a")
-    leases.enter(1)
-    leases.leave(1)  # it was denied
-    leases.enter(1)
+    leases.room.enter(1)
+    leases.room.leave(1)  # it was denied
+    leases.room.enter(1)
     with pytest.raises(Overloaded):
-        leases.enter(1)
+        leases.room.enter(1)
 
 
 def test_who_was_lost_may_ask_afresh_once_and_not_without_end():
@@ -281,10 +281,10 @@ def test_who_was_lost_may_ask_afresh_once_and_not_without_end():
         held(leases, to=to)
         leases.lost(to, NOW)
     with pytest.raises(Overloaded):
-        leases.enter(1)
+        leases.room.enter(1)
     leases.stopped(NOW + GRACE, 100)
-    assert not leases._counted
-    leases.enter(1)
+    assert not leases.room._counted
+    leases.room.enter(1)
 
 
 # ---- agenda ----

@@ -261,7 +261,14 @@ class World:
             self.replies()
         self.leases.to_tell(10_000)
         book = self.leases
-        if len(book) or book._tagged or book._counted or book._of_holder or book._asking or book.next_due() is not None:
+        if (
+            len(book)
+            or book._tagged
+            or book.room._counted
+            or book._of_holder
+            or book._asking
+            or book.next_due() is not None
+        ):
             raise Broken("leak: something is left")
         self.ended += book.ended
 

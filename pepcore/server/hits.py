@@ -1,0 +1,98 @@
+"""Hits by count: what was served from the cache, here and in clients, becomes entries of the record (DESIGN, D10).
+
+Promises: what was served is an entry within about a second, or is counted as dropped; also the last hits of a client
+that went, and of a partition that was forgotten meanwhile. Never: costs a hit more than the increment of a counter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..audit import entries
+from ..errors import Overloaded
+from ..flight import Partition
+from . import clock
+from .sharing import make_counts
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .recording import Recording
+    from .service import Service
+
+EVERY_S = 1.0
+
+
+class Hits:
+    """Who counts, and what was counted since the last harvest."""
+
+    def __init__(self, service: Service, recording: Recording) -> None:
+        self._service, self._recording = service, recording
+        self._counting: dict[Connection, Partition] = {}
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Harvest from now on."""
+        self._next = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
+
+    def _turn(self) -> None:
+        self.harvest()
+        self.start()
+
+    def close(self) -> None:
+        """Harvest no more."""
+        if self._next is not None:
+            self._next.cancel()
+
+    def harvest(self) -> None:
+        """Write down what was served since the last time."""
+        for connection, of_client in list(self._counting.items()):
+            self._fetch(connection, of_client)
+        peers = self._service.peers
+        found, lost = self._service.cache.harvest(clock.now())
+        self._recording.dropped += lost
+        for number, partition, count, first, last in found:
+            of = peers.partitions.get(partition) or peers.forgotten.get(partition)
+            if of is not None:
+                self._service.passes.served(of, count)
+                self._write(of, number, count, first, last)
+        peers.forgotten.clear()
+
+    def counts_for(self, connection: Connection, partition: Partition) -> int:
+        """A descriptor of memory in which this client counts its own hits; -1: not recorded, or counted already.
+
+        Raises Overloaded where there is none to be had: a client that cannot count keeps nothing.
+        """
+        if not self._recording.keeps(partition) or connection.counts is not None:
+            return -1
+        try:
+            connection.counts, fd = make_counts(self._service.page.boot)
+        except OSError as error:
+            raise Overloaded("hello", f"no memory to count hits in: {error.strerror}") from None
+        self._counting[connection] = partition
+        return fd
+
+    def gone(self, connection: Connection) -> None:
+        """A client has gone, however: what it had counted is fetched once more."""
+        partition = self._counting.pop(connection, None)
+        if partition is not None:
+            self._fetch(connection, partition)
+
+    def _fetch(self, connection: Connection, partition: Partition) -> None:
+        assert connection.counts is not None, "only who counts is listed"
+        found, lost = connection.counts.harvest()
+        self._recording.dropped += lost
+        now = clock.now()
+        for number, count in found:
+            self._write(partition, number, count, now - int(EVERY_S * 1e9), now, in_process=True)
+
+    def _write(
+        self, of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
+    ) -> None:
+        self._recording.of(
+            of,
+            entries.Hits(
+                **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
+                last_ns=last_ns, in_process=in_process,
+            ),
+        )  # fmt: skip
