@@ -68,7 +68,7 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
             reason = f"{broken.reason}, and it was on disk already when the entry at byte {later} was written"
             raise Damaged(last.path, broken.offset, reason)
         cut = (end, len(data) - end, broken.reason)
-    head = _last_head(folder, tree, last)
+    head = _last_head(folder, tree, last, end, f"{broken.reason}, and " if broken is not None else "")
     _cut_lines(folder, disk, last.header.segment)
     if cut is not None:
         disk.cut_file(last.path, end)
@@ -99,7 +99,7 @@ def _readable(data: bytes, last: Held) -> tuple[list[tuple[int, int]], Broken | 
     return found, None
 
 
-def _last_head(folder: Path, tree: Frontier, last: Held) -> Head | None:
+def _last_head(folder: Path, tree: Frontier, last: Held, end: int, cut: str) -> Head | None:
     """Raises Damaged where a signed head counts entries that are gone, or names another root for all of them."""
     file = heads(folder)
     offset, head, broken = file.last()
@@ -108,7 +108,8 @@ def _last_head(folder: Path, tree: Frontier, last: Held) -> Head | None:
     if head is None:
         return None
     if head.size > tree.size:
-        raise Damaged(last.path, last.start, f"{head.size - tree.size} entries are gone that a signed head counts")
+        gone = head.size - tree.size
+        raise Damaged(last.path, end, f"{cut}{gone} entries are gone that a signed head counts")
     if head.journal != last.header.journal.hex() or (head.size == tree.size and head.root != tree.root().hex()):
         raise Damaged(file.path, offset, "the last head is not one of this record")
     return head

@@ -23,10 +23,11 @@ from ..audit import entries
 from ..audit.digest import Recorder
 from ..audit.keys import load_or_make
 from ..audit.retention import Rules
+from ..audit.segments import Damaged
 from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
-from ..errors import NAMES, NotAvailable
+from ..errors import NAMES, ConfigError, NotAvailable
 from ..flight import Batch, Flight, Partition, Passed, Reply, Waiter
 from ..model import Decision, Obligation
 from ..version import VERSION
@@ -71,21 +72,23 @@ class Recording:
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
     def open(self) -> None:
-        """Open the journal, which one daemon at a time can. Raises ConfigError."""
+        """Open the journal, which one daemon at a time can. Raises ConfigError, also where the journal is damaged: a
+        daemon that served on without its record would hide that. Older segments are for `pepcore audit verify`."""
         record = self._record
         if record.keep == "off":
             return
         loop = asyncio.get_running_loop()
-        self.writer = Writer(
-            self._folder,
-            Plan(
-                retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s),
-                key=self._keys / "heads.key",
-                heads_s=record.heads_s,
-                syslog=record.syslog,
-            ),
-            deliver=lambda call: _in_loop(loop, call),
-        )
+        plan = Plan(
+            retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s),
+            key=self._keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog, whole=False,
+        )  # fmt: skip
+        try:
+            self.writer = Writer(self._folder, plan, deliver=lambda call: _in_loop(loop, call))
+        except Damaged as damaged:
+            raise ConfigError(
+                f"{damaged}: nothing is appended to it; `pepcore audit` reads what stands before that place. "
+                "Move the folder away, and a new record begins"
+            ) from None
         self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
         self._service.cache.count_from(clock.now())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from running import Daemon
 
 import pepcore
 from pepcore.audit import entries
+from pepcore.audit.reader import read
+from pepcore.audit.segments import Damaged
 from pepcore.audit.verify import verify
 
 READERS = '@id("readers") @ttl("60s") permit(principal, action == Action::"read", resource);'
@@ -137,3 +140,36 @@ def test_the_journal_stays_below_what_the_config_says(serve: Callable[..., Daemo
     assert segments[0].name != "0000000001.seg"
     assert sum(each.stat().st_size for each in segments) <= 13 << 20
     assert verify(folder(daemon)).findings == []
+
+
+def before_the_damage(journal: Path) -> Iterator[object]:
+    try:
+        yield from read(journal)
+    except Damaged:
+        return
+    raise AssertionError("it is not damaged")
+
+
+def test_a_damaged_record_is_not_appended_to_and_says_where_it_is_damaged(make: Callable[..., Daemon]) -> None:
+    daemon = make(READERS).ready()
+    with connect(daemon) as pep:
+        for n in range(100):
+            assert pep.check("User::ann", "read", f"Doc::{n}")
+    assert daemon.stop() == 0
+    segment = folder(daemon) / "0000000001.seg"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
+    damaged = segment.read_bytes()
+    assert daemon.start().wait(10) == 3
+    said = daemon.log.read_text().splitlines()[-1]
+    daemon.log.unlink()
+    where = re.search(rf"journal `{segment}` at byte ([0-9]+): the checksum is wrong", said)
+    assert where is not None, said
+    assert 8000 < int(where[1]) <= 9000
+    assert "Move the folder away, and a new record begins" in said
+    assert segment.read_bytes() == damaged
+    assert 10 < sum(1 for _ in before_the_damage(folder(daemon))) < 100
+    folder(daemon).rename(folder(daemon).with_name("kept"))
+    daemon.ready()
+    with connect(daemon) as pep:
+        assert pep.check("User::ann", "read", "Doc::1")
