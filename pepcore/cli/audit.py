@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .configured import config_of
 from .parser import Parser, Usage, whole
+from .record import add_journal, journal
 from .terminal import as_json, coloured, paint, plain, say
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ POLL = 0.2
 def configure(parser: Parser) -> None:
     parser.usage = f"pepcore audit {'|'.join(WORDS)} [options]"
     parser.add_argument("words", nargs="*", metavar="WORD", help=argparse.SUPPRESS)
-    parser.add_argument("--journal", metavar="FOLDER", help="the journal's folder (else the state directory's)")
+    add_journal(parser)
     parser.add_argument("-n", "--last", type=whole(0, 100_000, "entries"), help="tail: how many; 20 if not given")
     parser.add_argument("-f", "--follow", action="store_true", help="tail: go on as entries come")
     for name, about in (("subject", "pattern of Type::id, or of a chain member"), ("action", "pattern of its name"),
@@ -71,23 +73,8 @@ def run(options: argparse.Namespace) -> int:
         raise Usage("audit", f"say what to do with the record: {', '.join(WORDS)}")
     word: str = options.words[0]
     _only(options, word)
-    folder = journal(options.journal, "audit")
+    folder = journal(options, config_of(options, "audit"), "audit")
     return {"tail": _tail, "query": _query, "verify": _verify, "export": _query, "head": _head}[word](options, folder)
-
-
-def journal(given: str | None, command: str) -> Path:
-    """The folder of the journal, if there is one. Raises Usage."""
-    from ..audit.segments import numbers
-    from ..server.place import JOURNAL, default_state
-
-    folder = Path(given) if given is not None else default_state() / JOURNAL
-    try:
-        there = bool(given != "" and numbers(folder))
-    except OSError as error:
-        raise Usage(command, f"--journal `{folder}` cannot be read: {error.strerror}") from None
-    if not there:
-        raise Usage(command, f"--journal `{folder}` holds no segments: name the folder of `0000000001.seg`")
-    return folder
 
 
 def _only(options: argparse.Namespace, word: str) -> None:

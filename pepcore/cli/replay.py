@@ -12,9 +12,10 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .audit import journal
+from .configured import config_of
 from .parser import Parser, Usage
 from .policies import existing
+from .record import add_journal, journal
 from .terminal import as_json, coloured, paint, plain, say
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 ABOUT = """Decides the questions of the record once more, with the policies, entities and schema given here, and shows
 which verdicts change: grouped by old and new policies and reasons, each with examples and with how often
 it was served. Give the entities that are in use, too, unless they are to change: without --entities there are
-none.
+none. Of the daemon's --config it takes where the record is, and the types that requests may bring.
 
 A question can be decided again where the record has all of it: attributes that the config's `record.plain`
 does not name are digests, and what they hide is counted. Blocks, deadlines, rates and what a point can
@@ -41,7 +42,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--policies", metavar="PATH", help="the new policies: a file, or a folder of *.cedar files")
     parser.add_argument("--entities", metavar="FILE", help="the entity store, in Cedar's JSON form")
     parser.add_argument("--schema", metavar="FILE", help="the schema, in Cedar's syntax or as JSON")
-    parser.add_argument("--journal", metavar="FOLDER", help="the journal's folder (else the state directory's)")
+    add_journal(parser)
     parser.add_argument("--since", metavar="TIME", default="", help="from then on; 2026-01-31T09:00:00Z, or 15m ago")
     parser.add_argument("--until", metavar="TIME", default="", help="only before; as --since")
     parser.add_argument("--point", metavar="PATTERN", default="", help="pattern of the point; * stands for anything")
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         None if (given := getattr(options, name)) is None else existing(given, f"--{name}", "replay")
         for name in ("policies", "entities", "schema")
     ]
-    folder = journal(options.journal, "replay")
+    config = config_of(options, "replay")
+    folder = journal(options, config, "replay")
     wanted = _wanted(options)
     from ..audit.reader import read
     from ..audit.replay import Replay
@@ -65,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
 
     policies = paths[0]
     assert policies is not None, "it was given"
-    cedar = load(policies, *paths[1:], check_obligation=check)
+    named = config.policies.open_types
+    cedar = load(policies, *paths[1:], open_types=None if named is None else frozenset(named), check_obligation=check)
     report = Replay(lambda question, wall_ms: cedar.decide([question], wall_ms)[0], wanted).run(read(folder))
     _show(report, options.json, filtered=any((options.since, options.until, options.point, options.subject)))
     return 1 if report.changed else 3 if report.damaged else 0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
+from . import configured
 from .parser import Parser, Usage
 from .policies import existing
 
@@ -70,13 +70,9 @@ def config_of(options: argparse.Namespace) -> Config:
     """The configuration that file, environment and flags make together, read anew. Raises Usage or ConfigError."""
     import msgspec
 
-    from ..config import Config, load, validate
+    from ..config import validate
 
-    for name in ("config", "socket"):
-        if getattr(options, name) == "":
-            raise Usage("serve", f"--{name} is empty: name a path")
-    file = options.config or os.environ.get("PEPCORE_CONFIG", "")
-    config = load(file) if file else Config()
+    config = configured.config_of(options, "serve")
     given: dict[str, str] = {}
     for name in ("policies", "entities", "schema"):
         value = getattr(options, name)
@@ -89,9 +85,7 @@ def config_of(options: argparse.Namespace) -> Config:
     if options.shadow_policies is not None:
         candidate = existing(options.shadow_policies, "--shadow-policies", "serve").resolve()
         shadow = msgspec.structs.replace(shadow, policies=str(candidate))
-    socket = options.socket or os.environ.get("PEPCORE_SOCKET", "") or config.daemon.socket
-    daemon = msgspec.structs.replace(config.daemon, socket=str(Path(socket).absolute()) if socket else "")
-    return validate(msgspec.structs.replace(config, policies=policies, shadow=shadow, daemon=daemon))
+    return validate(msgspec.structs.replace(config, policies=policies, shadow=shadow))
 
 
 class _NoTerminal(io.TextIOWrapper):

@@ -19,8 +19,6 @@ from ..errors import ConfigError
 from . import clock
 
 BACKLOG = 1024
-JOURNAL = "journal"
-"""The folder of the record, in that of what outlives a daemon."""
 LONGEST = 101
 """Bytes of a socket path: 107 go into a Unix address, six are for the name of the administration socket."""
 
@@ -44,6 +42,11 @@ def state_of(given: str, path: Path, named: bool) -> Path:
     if given:
         return Path(given)
     return path.with_name(path.name + ".state") if named else default_state()
+
+
+def journal_of(given: str, state: Path) -> Path:
+    """The folder of the record: given in the config, else in that of what outlives a daemon."""
+    return Path(given) if given else state / "journal"
 
 
 def default_state() -> Path:

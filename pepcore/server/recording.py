@@ -33,7 +33,7 @@ from ..model import Decision, Obligation
 from ..version import VERSION
 from . import clock, logs
 from .hits import Hits
-from .place import JOURNAL
+from .place import journal_of
 
 if TYPE_CHECKING:
     from ..config import Record
@@ -68,7 +68,7 @@ class Recording:
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
         self.dropped = 0
-        self._folder = Path(record.folder) if record.folder else state / JOURNAL
+        self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
     def open(self) -> None:

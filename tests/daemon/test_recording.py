@@ -13,6 +13,7 @@ from raw import ask, check
 from running import Daemon
 
 import pepcore
+from pepcore import cli
 from pepcore.audit import entries
 from pepcore.audit.reader import read
 from pepcore.audit.segments import Damaged
@@ -173,3 +174,18 @@ def test_a_damaged_record_is_not_appended_to_and_says_where_it_is_damaged(make: 
     daemon.ready()
     with connect(daemon) as pep:
         assert pep.check("User::ann", "read", "Doc::1")
+
+
+@pytest.mark.parametrize("named", ["socket", "config"])
+def test_the_record_is_found_by_what_its_daemon_was_started_with(
+    serve: Callable[..., Daemon], capfd: pytest.CaptureFixture[str], named: str
+) -> None:
+    daemon = serve(READERS)
+    with connect(daemon) as pep:
+        assert pep.check("User::ann", "read", "Doc::1")
+    decisions(daemon, 1)
+    path = str(daemon.socket if named == "socket" else daemon.config)
+    assert cli.main(["audit", "query", "--kind", "decision", f"--{named}", path]) == 0
+    assert "User::ann read Doc::1" in capfd.readouterr().out
+    assert cli.main(["replay", "--policies", str(daemon.policies), f"--{named}", path]) == 0
+    assert "0 of 1 decisions change" in capfd.readouterr().out

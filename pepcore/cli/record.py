@@ -1,0 +1,52 @@
+"""Where the record is, for the commands that read it: as the daemon itself would place it.
+
+Promises: with the flags, the environment and the config file of a daemon, the folder is that daemon's journal; what is
+there is only looked at. Never: asks a daemon: the record can be read when none is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .parser import Parser, Usage
+
+if TYPE_CHECKING:
+    from ..config import Config
+
+
+def add_journal(parser: Parser) -> None:
+    """Where the journal is."""
+    parser.add_argument("--journal", metavar="FOLDER", help="the journal's folder (else where a daemon with this "
+                        "--config and --socket keeps it)")  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="the daemon's pepcore.toml (default: PEPCORE_CONFIG)")
+    parser.add_argument(
+        "--socket", metavar="PATH", help="the daemon's socket (default: PEPCORE_SOCKET, then the config)"
+    )
+
+
+def journal(options: argparse.Namespace, config: Config, command: str) -> Path:
+    """The folder of the journal, if there is one. Raises Usage."""
+    from ..audit.segments import numbers
+    from ..server.place import journal_of, state_of
+
+    if options.journal == "":
+        raise Usage(command, "--journal is empty: name a path")
+    if options.journal is not None:
+        folder, called = Path(options.journal), "--journal"
+    else:
+        socket = config.daemon.socket
+        folder = journal_of(config.record.folder, state_of(config.daemon.state, Path(socket), bool(socket)))
+        called = "the journal"
+    try:
+        there = bool(numbers(folder))
+    except OSError as error:
+        raise Usage(command, f"{called} `{folder}` cannot be read: {error.strerror}") from None
+    if not there:
+        raise Usage(
+            command,
+            f"{called} `{folder}` holds no segments: name the folder of `0000000001.seg` (--journal), or what its "
+            "daemon was started with (--config, --socket)",
+        )
+    return folder
