@@ -39,9 +39,9 @@ class Answers:
 
     def within(
         self, flight: Flight, outcome: Decision | Fault, shared: Settled | None, until_ns: int,
-        not_after: int, now: int, wall_ms: int,
+        not_after: int, now: int, wall_ms: int, held: bool = False,
     ) -> tuple[Verdict, bytes]:  # fmt: skip
-        """The verdict for one request within its own bounds, and its body."""
+        """The verdict for one request within its own bounds, and its body. `held`: no rate is taken, no notice sent."""
         if not freshness.in_time(until_ns, now):
             outcome = DeadlinePassed("deadline", "the decision came too late")
         elif 0 <= not_after <= wall_ms:
@@ -51,7 +51,7 @@ class Answers:
             return refused.verdict, refused.body(now)
         if shared is not None and not freshness.still_open(shared.verdict, now):
             shared = self.modes.shared(flight, outcome, now, wall_ms)  # a deny where a window closed meanwhile
-        settled = shared or self.modes.once(flight, outcome, now, wall_ms)
+        settled = shared or (self.modes.shared if held else self.modes.once)(flight, outcome, now, wall_ms)
         left = freshness.left_ms(not_after, wall_ms)
         return settled.verdict, settled.body(now, left, self.settlement.times.keep_ms)
 

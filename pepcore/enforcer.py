@@ -66,11 +66,12 @@ class Enforcer:
 
     def ask(
         self, partition: Partition, to: Any, request: int, local: int, key: bytes, now: int, wall_ms: int,
-        *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False, trace: bytes = b"",
+        *, deadline_ns: int = -1, not_after: int = -1, explain: bool = False, trace: bytes = b"", held: bool = False,
     ) -> None:  # fmt: skip
         """A canonical question that the cache did not answer. `deadline_ns` counts from `now`; -1: the default."""
         until = self._until(now, deadline_ns)
-        waiter = Waiter(to, request, local, until, not_after, partition=partition, key=key, asked_ns=now, trace=trace)
+        waiter = Waiter(to, request, local, until, not_after, held=held, partition=partition, key=key, trace=trace)
+        waiter.asked_ns = now
         self._wait(partition, key, waiter, now, wall_ms, explain)
 
     def ask_many(
@@ -196,8 +197,9 @@ class Enforcer:
                 if not stands:
                     self._ask_again(waiter, flight, now, wall_ms)
                 elif waiter.batch is None:
-                    until = waiter.deadline_ns
-                    verdict, whole = self.answers.within(flight, outcome, shared, until, waiter.not_after, now, wall_ms)
+                    verdict, whole = self.answers.within(
+                        flight, outcome, shared, waiter.deadline_ns, waiter.not_after, now, wall_ms, waiter.held
+                    )
                     self._reply(waiter, verdict, whole, Said(flight, outcome))
                 elif freshness.in_time(waiter.deadline_ns, now):
                     waiter.batch.outcomes[waiter.index] = Said(flight, outcome)

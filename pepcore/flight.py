@@ -72,6 +72,8 @@ class Waiter(Struct, eq=False):
     """What it waits for; None: nothing any more."""
     timed: bool = False
     """Has its place among the deadlines."""
+    held: bool = False
+    """Asks about a lease that is held: what each request discharges for itself was discharged when it began."""
     partition: Partition | None = None
     key: bytes = b""
     asked_ns: int = 0

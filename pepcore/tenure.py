@@ -187,5 +187,5 @@ class Tenure:
         while (lease := self.leases.due(now)) is not None:
             self.enforcer.ask(
                 lease.partition, Recheck(lease), lease.number, 0, lease.key, now, wall_ms,
-                deadline_ns=max(1, lease.ends_ns - now), not_after=lease.not_after,
+                deadline_ns=max(1, lease.ends_ns - now), not_after=lease.not_after, held=True,
             )  # fmt: skip

@@ -139,6 +139,7 @@ class Leasing:
     def give_up(self, connection: Connection, ask: Ask) -> None:
         """A holder has stopped, by itself or because it was told. Raises BadRequest."""
         self.leases.given_up(number_in(ask), connection.leasing)
+        self.tell()
 
     def end_by_hand(self, connection: Connection, ask: Ask) -> None:
         """An administrator ends one lease. Raises BadRequest where it is not held.
@@ -150,7 +151,7 @@ class Leasing:
         if lease is None or lease.to is connection.leasing:
             if not self.leases.given_up(number, connection.leasing):
                 raise BadRequest("lease", f"`{number}` is not held: `pepcore leases` lists those that are")
-            return
+            return self.tell()
         self.leases.end(lease, self._service.page.revision, Cause.ENDED, "ended by an administrator")
         self.tell()
 

@@ -201,6 +201,25 @@ def test_a_window_ends_it_at_the_edge(serve, rate: bool):
     assert "outside the window of `w`" in lease.reason
 
 
+def test_a_held_permit_takes_no_rate_and_sends_no_notice_each_time_it_is_asked_about(serve, tmp_path):
+    duties = [
+        {"id": "r", "type": "rate", "properties": {"count": 2, "per": "1h"}},
+        {"id": "n", "type": "notify", "properties": {"to": "desk", "body": "held"}},
+    ]
+    notices = tmp_path / "notices"
+    policies = f'@ttl("200ms") @obligation({json.dumps(json.dumps(duties))})\n' + ALL
+    client = connect(serve(policies, config=f'[notify]\nfile = "{notices}"\n'))
+    first = client.lease("User::ann", "read", "Document::1")
+    before = client.stats()["asked"]
+    assert holds(first, 1.5)
+    assert client.stats()["asked"] >= before + 5
+    assert len(notices.read_text().splitlines()) == 1
+    assert client.lease("User::ann", "read", "Document::1"), "the second of two is still to be had"
+    assert not client.lease("User::ann", "read", "Document::1")
+    assert len(notices.read_text().splitlines()) == 3, "one for each that was asked for"
+    assert holds(first, 0.5), "what others were denied for ends nothing"
+
+
 def test_a_lease_ends_with_its_callers_own_permission(serve):
     client = connect(serve(ALL))
     end = now_plus(0.6)
