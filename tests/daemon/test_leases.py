@@ -330,8 +330,8 @@ def test_whether_leases_of_a_daemon_before_may_still_be_held_is_told_for_ten_sec
     client = connect(serve(ALL, before=patched))
     told = client.revoke(all=True)
     assert told.before
-    assert client.untold(told) == 1
-    until(lambda: client.untold(told) == 0)
+    assert client.untold(told).before
+    until(lambda: not client.untold(told).before)
     assert not client.revoke(all=True).before
 
 
