@@ -258,7 +258,7 @@ def test_what_is_read_late_was_not_heard_late(fake: Fake, client: pepcore.Client
     time.sleep(0.5 * fake.grace / 1000)
     fake.send(frame(PING | 0x80, request, b""))
     assert lease.wait(1)
-    assert 0.9 * fake.grace / 1000 < time.monotonic() - sent < 1.3 * fake.grace / 1000
+    assert 0.9 * fake.grace / 1000 < time.monotonic() - sent < 3 * fake.grace / 1000
 
 
 def test_a_lease_is_not_held_where_no_thread_of_ours_has_run_for_a_grace(fake: Fake, client: pepcore.Client):
