@@ -40,7 +40,7 @@ def ended(number: int, request: int, cause: int = 1, reason: str = "stolen", par
 class Fake:
     """A daemon by hand. `on_lease(request)` gives what is sent for a lease; every frame that came is in `frames`."""
 
-    def __init__(self, path: Path, grace: int = 400) -> None:
+    def __init__(self, path: Path, grace: int = 1000) -> None:
         self.path, self.grace = path, grace
         self.frames: list[tuple[int, int, bytes]] = []
         self.on_lease: Callable[[int], bytes] = lambda r: frame(LEASE | 0x80, r, verdict(r), partition=1)
@@ -244,7 +244,7 @@ def test_a_silent_daemon_is_believed_from_when_the_last_answered_ping_was_sent(f
     fake.pings = False
     begun = time.monotonic()
     assert lease.wait(2)
-    assert time.monotonic() - begun < fake.grace / 1000 + 0.1
+    assert time.monotonic() - begun < 3 * fake.grace / 1000
     assert lease.cause == "lost"
 
 
@@ -257,7 +257,7 @@ def test_what_is_read_late_was_not_heard_late(fake: Fake, client: pepcore.Client
     sent, request = time.monotonic(), fake.asked(PING)[seen][0]
     time.sleep(0.5 * fake.grace / 1000)
     fake.send(frame(PING | 0x80, request, b""))
-    assert lease.wait(1)
+    assert lease.wait(3)
     assert 0.9 * fake.grace / 1000 < time.monotonic() - sent < 3 * fake.grace / 1000
 
 
