@@ -126,6 +126,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         named = self.points.get(point, ENFORCED).record
         return "off" if self.record.keep == "off" else named or self.record.keep
 
+    @property
+    def demands_record(self) -> bool:
+        """Whether any point gives a permit only once it is on disk."""
+        return "durable" in (self.record.keep, *map(self.record_of, self.points))
+
     def mode_of(self, point: str) -> Mode:
         """Whether the decisions of a point are enforced."""
         return self.points.get(point, ENFORCED).mode

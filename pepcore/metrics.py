@@ -58,6 +58,13 @@ COUNTERS = (
     Declared("pepcore_blocks_set", "blocks_set", "Blocks that administrators have set."),
     Declared("pepcore_leases_started", "leases.started", "Leases that were granted."),
     Declared("pepcore_leases_ended", "leases.ended", "Leases that ended, by whomever."),
+    Declared("pepcore_record_entries", "record.entries", "Entries that were appended to the record."),
+    Declared("pepcore_record_lost", "record.lost", "Entries that are not in the record and should be."),
+    Declared("pepcore_passes", "passed.told", "Permits of points that do not enforce (`shadow`, `off`)."),
+    Declared("pepcore_passes_would_deny", "passed.would_deny", "Of these, what would have been denied."),
+    Declared("pepcore_candidate_compared", "compared.compared", "Decisions that a candidate policy set made, too."),
+    Declared("pepcore_candidate_different", "compared.different", "Of these, what it decided otherwise."),
+    Declared("pepcore_candidate_skipped", "compared.skipped", "Decisions that the candidate had no time for."),
     Declared("process_cpu_seconds", "process.cpu_ms", "Processor time of the daemon, without its workers.", 1e-3),
 )  # fmt: skip
 
@@ -90,6 +97,8 @@ GAUGES = (
              "everything is denied; else 0."),
     Declared("pepcore_leases", "leases.held", "Leases that are held."),
     Declared("pepcore_leases_untold", "leases.untold", "Leases that ended and whose holders may not have stopped yet."),
+    Declared("pepcore_record_failing", "record.failing", "1 where the record takes no entries; else 0."),
+    Declared("pepcore_record_unsigned", "record.unsigned", "1 where no head can be signed; else 0."),
     Declared("process_resident_memory_bytes", "process.rss_bytes", "Memory of the daemon in RAM, without its workers."),
     Declared("process_open_fds", "process.open_fds", "Descriptors that the daemon has open."),
     Declared("process_max_fds", "process.max_fds", "Descriptors that the daemon may have open."),

@@ -146,7 +146,8 @@ class Seen:
             "cache": {"hits": hits, "misses": misses, "entries": 1}, "faults": {},
             "miss_us": {"bounds": [100, 200], "counts": counts, "sum": 1}, "waiting": 0, "connections": 1,
             "workers_ready": 1, "denied": [], "blocks": 0, "blocks_broken": False,
-            "leases": {"held": 0, "started": 0, "ended": 0, "untold": 0}, **more,
+            "leases": {"held": 0, "started": 0, "ended": 0, "untold": 0}, "points": {},
+            "record": {"entries": 0, "lost": 0, "failing": 0, "unsigned": 0}, **more,
         }  # fmt: skip
 
 
@@ -168,7 +169,17 @@ def test_what_is_wrong_stands_in_the_first_lines() -> None:
     shown = lines(seen, False)
     assert "NOT READY" in shown[0]
     assert any("everything is denied" in line for line in shown)
+    assert not any("record" in line or "not enforced" in line for line in shown)
     assert "does not answer: gone\\x1b" in lines({**seen, "fault": "gone\x1b"}, False)[0]
+
+
+def test_what_is_not_enforced_and_what_is_not_on_record_is_shown() -> None:
+    record = {"entries": 9, "lost": 1200, "failing": 1, "unsigned": 0}
+    points = {"gate": {"mode": "shadow", "passes": 9, "would_deny": 3, "faults": 0}, "was": {"mode": "enforce"}}
+    shown = lines(view(Seen(1.0), Seen(2.0, record=record, points=points)), False)  # type: ignore[arg-type]
+    assert "the record takes no entries right now: 1,200 are lost since the start" in shown[4]
+    assert "not enforced: gate (shadow, 3 would be denied)" in shown[5]
+    assert not any("was" in line for line in shown)
 
 
 def test_a_full_view_fits_the_screen() -> None:

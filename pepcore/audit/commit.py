@@ -58,6 +58,8 @@ class Commit:
         self._retry = 0.0
         self._next_head = 0.0
         self._headed = signer.last.size if signer and signer.last else 0
+        self.written = 0
+        """Entries that were appended."""
         self.error: OSError | None = None
         self.unsigned = ""
         """Why the last head could not be signed."""
@@ -148,6 +150,7 @@ class Commit:
             item.index = segment.grow(each)
             if i % PIECE == PIECE - 1:
                 time.sleep(0)  # lets go of the interpreter: whoever answers hits waits for it
+        self.written += len(items)
         self._unsynced += items
         self._deadlines.settle([item for item in items if not item.durable], None)
 

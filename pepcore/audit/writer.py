@@ -122,6 +122,15 @@ class Writer:
             self._deadlines.add(item)
         return True
 
+    def missed(self, why: str, number: int) -> None:
+        """So many entries could not even be handed over: they are lost, and an entry says so."""
+        self._intake.count(why, number)
+
+    @property
+    def written(self) -> int:
+        """Entries that were appended since the start."""
+        return self._commit.written
+
     @property
     def error(self) -> OSError | None:
         """Why nothing can be written at the moment; None: it can."""

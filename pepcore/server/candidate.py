@@ -143,14 +143,19 @@ class Candidate:
 
     # ---- what is seen of it ----
 
+    def numbers(self) -> dict[str, int]:
+        """What was compared since the start."""
+        return {
+            "compared": self.compared, "different": self.different, "skipped": self.skipped, "failed": self.failed,
+        }  # fmt: skip
+
     def shown(self) -> dict[str, object]:
         """What administrators see; nothing where there is no candidate and never was one."""
         if self._workers is None and not (self.compared or self.skipped or self.failed):
             return {}
         return {
             "policies": self._loaded.policies, "workers": self._workers.pids() if self._workers else [],
-            "waiting": len(self._queue) + len(self._given), "compared": self.compared, "different": self.different,
-            "different_in": dict(self._by), "skipped": self.skipped, "failed": self.failed,
+            "waiting": len(self._queue) + len(self._given), "different_in": dict(self._by), **self.numbers(),
         }  # fmt: skip
 
     def close(self) -> None:

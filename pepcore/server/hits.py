@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .service import Service
 
 EVERY_S = 1.0
+UNCOUNTED = "hits that found no room to be counted in"
 
 
 class Hits:
@@ -50,7 +51,7 @@ class Hits:
             self._fetch(connection, of_client)
         peers = self._service.peers
         found, lost = self._service.cache.harvest(clock.now())
-        self._recording.dropped += lost
+        self._recording.missed(UNCOUNTED, lost)
         for number, partition, count, first, last in found:
             of = peers.partitions.get(partition) or peers.forgotten.get(partition)
             if of is not None:
@@ -81,7 +82,7 @@ class Hits:
     def _fetch(self, connection: Connection, partition: Partition) -> None:
         assert connection.counts is not None, "only who counts is listed"
         found, lost = connection.counts.harvest()
-        self._recording.dropped += lost
+        self._recording.missed(UNCOUNTED, lost)
         now = clock.now()
         for number, count in found:
             self._write(partition, number, count, now - int(EVERY_S * 1e9), now, in_process=True)

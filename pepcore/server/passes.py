@@ -35,6 +35,13 @@ class Passes:
         if partition.mode != "enforce":
             self._passes[partition.point] = self._passes.get(partition.point, 0) + count
 
+    def numbers(self) -> dict[str, int]:
+        """Of all points together."""
+        return {
+            "told": sum(self._passes.values()), "would_deny": sum(self._would_deny.values()),
+            "faults": sum(self._faults.values()),
+        }  # fmt: skip
+
     def shown(self, config: Config) -> dict[str, dict[str, object]]:
         """By point: its mode now, passes, and of these what would have been denied, and denied for a fault."""
         return {

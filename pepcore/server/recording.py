@@ -67,7 +67,6 @@ class Recording:
         self._flushing = False
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
-        self.dropped = 0
         self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
@@ -92,10 +91,20 @@ class Recording:
         self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
         self._service.cache.count_from(clock.now())
 
-    @property
-    def lost(self) -> int:
-        """Entries that are not in the record and should be."""
-        return self.dropped + (self.writer.lost if self.writer is not None else 0)
+    def numbers(self) -> dict[str, int]:
+        """What is seen of the journal: entries appended and lost, and whether it takes none, or no head, right now."""
+        writer = self.writer
+        if writer is None:
+            return {"entries": 0, "lost": 0, "failing": 0, "unsigned": 0}
+        return {
+            "entries": writer.written, "lost": writer.lost, "failing": int(writer.error is not None),
+            "unsigned": int(writer.unsigned != ""),
+        }  # fmt: skip
+
+    def missed(self, why: str, number: int) -> None:
+        """So many entries could not be made."""
+        if self.writer is not None and number:
+            self.writer.missed(why, number)
 
     # ---- decisions ----
 
@@ -109,8 +118,7 @@ class Recording:
         if not self.keeps(partition):
             return
         if len(self._pending) >= PENDING:
-            self.dropped += 1
-            return
+            return self.missed("decisions came faster than their entries are made", 1)
         self._pending.append((partition, key, body, asked_ns, clock.now(), clock.wall_ms() * 1_000_000, trace))
         self._soon()
 

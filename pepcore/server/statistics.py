@@ -58,6 +58,9 @@ def numbers(service: Service) -> dict[str, Any]:
         "blocks": blocks.count(clock.wall_ms()),
         "blocks_broken": bool(blocks.broken),
         "leases": service.leasing.leases.counts(),
+        "record": service.recording.numbers(),
+        "passed": service.passes.numbers(),
+        "compared": service.candidate.numbers(),
         "process": _process(),
     }
 

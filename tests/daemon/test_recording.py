@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -104,7 +105,13 @@ def test_a_durable_point_gets_a_permit_only_once_it_is_on_disk(
         denied = again()
         assert not denied
         assert "cannot be: the disk is gone" in denied.error
+        assert (other.stats()["record"]["failing"], other.stats()["ready"]) == (1, False)
         assert other.check(*question), "whose point does not wait for the disk"
+        fails.unlink()
+        end = time.monotonic() + 5
+        while not again():
+            assert time.monotonic() < end, "it never recovers"
+        assert (other.stats()["record"]["failing"], other.stats()["ready"]) == (0, True)
 
 
 def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon]) -> None:

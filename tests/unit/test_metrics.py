@@ -21,6 +21,9 @@ NUMBERS: dict[str, Any] = {
     "policies": 41, "entities": 42, "load_ms": 12.5, "reloads": 51, "failed_reloads": 52, "revokes": 53,
     "blocks_set": 54, "blocks": 55, "blocks_broken": False,
     "leases": {"held": 61, "started": 62, "ended": 63, "untold": 64},
+    "record": {"entries": 81, "lost": 82, "failing": 1, "unsigned": 0},
+    "passed": {"told": 91, "would_deny": 92, "faults": 93},
+    "compared": {"compared": 94, "different": 95, "skipped": 96, "failed": 97},
     "process": {"rss_bytes": 71, "open_fds": 72, "max_fds": 73, "cpu_ms": 7400},
 }  # fmt: skip
 
@@ -40,6 +43,8 @@ def test_each_number_stands_at_its_name_in_its_unit():
         'pepcore_reloads_total{result="ok"}': 51, 'pepcore_reloads_total{result="failed"}': 52,
         "pepcore_revokes_total": 53, "pepcore_blocks_set_total": 54, "pepcore_blocks": 55,
         "pepcore_blocks_unreadable": 0, "pepcore_leases": 61, "pepcore_leases_started_total": 62,
+        "pepcore_record_entries_total": 81, "pepcore_record_lost_total": 82, "pepcore_record_failing": 1,
+        "pepcore_passes_total": 91, "pepcore_passes_would_deny_total": 92, "pepcore_candidate_different_total": 95,
         "pepcore_leases_ended_total": 63, "pepcore_leases_untold": 64, "pepcore_uptime_seconds": 1.5,
         "pepcore_policies_load_seconds": 0.0125, "process_cpu_seconds_total": 7.4, "process_open_fds": 72,
         "pepcore_ready": 1, "pepcore_revision": 17, 'pepcore_build_info{version="1.2.3"}': 1,

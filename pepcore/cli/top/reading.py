@@ -74,6 +74,8 @@ def view(before: Reading, after: Reading) -> dict[str, Any]:
         "workers": new["workers_ready"],
         "entries": new["cache"]["entries"],
         "denied": new["denied"],
+        "record": new["record"],
+        "points": {point: each for point, each in new["points"].items() if each["mode"] != "enforce"},
         "leases": {**new["leases"], "newest": after.leases},
         "blocks": {"in_force": new["blocks"], "unreadable": new["blocks_broken"], "newest": after.blocks},
     }

@@ -38,7 +38,7 @@ def lines(seen: dict[str, Any], colours: bool) -> list[str]:
             f"waiting {seen['waiting']:,}   connections {seen['connections']:,}   workers {seen['workers']}"
             f"   cached {seen['entries']:,}   revision {seen['revision']:,}"
         ),
-        "",
+        *_warnings(seen, colours),
         paint(fit("denied most in the last minute (what the cache repeats counts once)"), "bold", colours),
     ]
     for each in seen["denied"][:DENIED]:
@@ -52,6 +52,18 @@ def lines(seen: dict[str, Any], colours: bool) -> list[str]:
     for each in reversed(leases["newest"]):
         out.append(f"          {fit(each['subject'], 28)} {fit(each['action'] + ' ' + each['resource'], 40)}")
     return out[: LINES - 1]
+
+
+def _warnings(seen: dict[str, Any], colours: bool) -> list[str]:
+    """What is let through, and what is not on record; else an empty line."""
+    record, found = seen["record"], []
+    if record["failing"] or record["lost"]:
+        state = "takes no entries right now" if record["failing"] else "lacks entries"
+        found.append(f"the record {state}: {record['lost']:,} are lost since the start")
+    if seen["points"]:
+        each = [f"{p} ({told['mode']}, {told['would_deny']:,} would be denied)" for p, told in seen["points"].items()]
+        found.append(f"not enforced: {', '.join(each)}")
+    return [paint(fit(line), "red", colours) for line in found] or [""]
 
 
 def _about_blocks(blocks: dict[str, Any]) -> str:
