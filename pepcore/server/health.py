@@ -1,9 +1,8 @@
 """Whether this daemon should be asked.
 
 Promises: no reason is given only where a question that is sent now gets the answer that it should have: the policies
-are active, somebody can evaluate them, the sockets are open, the page is believed, the blocks are known, the record is written where that is
-demanded. The reasons
-are words of ours: whoever may read the metrics may read them, too.
+are active, somebody can evaluate them, the sockets are open, the page is believed, the blocks are known, the record is
+written where that is demanded. The reasons are words of ours: whoever may read the metrics may read them, too.
 Never: asks anybody anything; changes anything.
 """
 
