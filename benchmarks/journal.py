@@ -3,13 +3,13 @@
 Promises: the same entry everywhere, made by the recorder with two digested attributes, as a daemon makes it; durable
 ones are counted when their callback comes, which is after the sync; the disk is that of the run's folder, and what one
 sync of it takes stands beside the figures. Rounds alternate.
-Never: a figure of the daemon; `hits` and `misses` measure that, with recording on.
+Never: a figure of the daemon; `hits` and `misses` measure that, with recording on. PEPCORE_JOURNAL_DISK names a
+folder of another disk.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -20,12 +20,12 @@ from pepcore.audit.digest import Recorder
 from pepcore.audit.writer import Keep, Plan, Writer
 from pepcore.model import Action, Entity, Question
 
-from .results import Table
+from .plan import Run
+from .results import Table, span
 from .rounds import spread
 
 ENTRIES = 20_000
 AT_ONCE = (1, 64, 1024)
-ROUNDS = 5
 QUESTION = Question(
     Entity("User", "alice", {"department": "sales"}), Action("read"), Entity("Document", "roadmap"), {"ip": "10.0.0.1"}
 )
@@ -102,29 +102,18 @@ def one_sync(folder: Path) -> float:
     return sorted(took)[50]
 
 
-def measure(folder: Path, rounds: int = ROUNDS) -> Table:
-    """All of it in a folder of its own."""
-    found: dict[str, list[float]] = {}
-    for i in range(rounds):
-        found.setdefault("make one entry, µs", []).append(making())
-        found.setdefault("buffered, entries/s", []).append(buffered(folder / f"b{i}"))
-        for at_once in AT_ONCE:
-            name = f"durable, {at_once:,} at once, entries/s"
-            found.setdefault(name, []).append(durable(folder / f"d{at_once}-{i}", at_once))
-        found.setdefault("one write and sync of 300 bytes, ms", []).append(one_sync(folder / f"s{i}"))
-    rows = [[n, f"{spread(t).median:,.2f}", f"{min(t):,.2f}", f"{max(t):,.2f}"] for n, t in found.items()]
-    return Table("Journal", ["what", "median", "least", "most"], rows)
-
-
-def main() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="pepcore-journal-", dir=os.environ.get("PEPCORE_JOURNAL_DISK")))
-    try:
-        table = measure(folder)
-    finally:
-        shutil.rmtree(folder)
-    for row in table.rows:
-        print(f"{row[0]:<40} {row[1]:>14} ({row[2]} to {row[3]})")
-
-
-if __name__ == "__main__":
-    main()
+def journal(run: Run) -> None:
+    """The writer alone, on the disk of the run's folder."""
+    run.bar.step("journal", 2 * run.plan.rounds)
+    figures: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="pepcore-journal-", dir=os.environ.get("PEPCORE_JOURNAL_DISK")) as made:
+        folder = Path(made)
+        for i in range(run.plan.rounds):
+            figures.setdefault("make one entry, us", []).append(making())
+            figures.setdefault("buffered, entries/s", []).append(buffered(folder / f"b{i}"))
+            for at_once in AT_ONCE:
+                name = f"durable, {at_once:,} at once, entries/s"
+                figures.setdefault(name, []).append(durable(folder / f"d{at_once}-{i}", at_once))
+            figures.setdefault("one write and sync of 300 bytes, ms", []).append(one_sync(folder / f"s{i}"))
+    rows = [[name, span(spread(found))] for name, found in figures.items()]
+    run.found.tables.append(Table("The record: entries that one writer takes", ["what", "measured"], rows))

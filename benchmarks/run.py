@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import footprint, hits, inprocess, misses, revocation, traces
+from . import footprint, hits, inprocess, journal, misses, revocation, traces
 from .plan import FULL, QUICK, Plan, new_run
 from .processes import BenchError, Stage
 from .progress import Progress
@@ -43,6 +43,7 @@ def parts() -> dict[str, tuple[Callable[..., None], bool]]:
         "traces": (traces.traces, False),
         "revocation": (revocation.revocation, False),
         "recording": (revocation.recording, True),
+        "journal": (journal.journal, False),
     }
 
 
