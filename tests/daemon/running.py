@@ -25,7 +25,7 @@ from pepcore.server.run import run
 file = Path(sys.argv[1])
 exec(sys.argv[2])
 try:
-    sys.exit(run(load(file), lambda: load(file)))
+    sys.exit(run(load(file), lambda: load(file), takeover="takeover" in sys.argv[3:]))
 except ConfigError as error:
     print(f"pepcore: {error}", file=sys.stderr)
     sys.exit(3)
@@ -52,11 +52,11 @@ class Daemon:
             head = f'[policies]\npolicies = "{self.policies}"\n' + head
         self.config.write_text(head + config)
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, *, takeover: bool = False) -> subprocess.Popen[bytes]:
+        """`takeover`: from the daemon that runs now, which is no longer ours to know."""
+        command = [sys.executable, "-c", START, str(self.config), self.before, *["takeover"] * takeover]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", START, str(self.config), self.before], **{"stderr": log, **self.popen}
-            )
+            self.process = subprocess.Popen(command, **{"stderr": log, **self.popen})
         return self.process
 
     @property

@@ -13,6 +13,7 @@ import random
 import select
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from pepclient.client import Client
@@ -29,6 +30,7 @@ class Revoker:
         self.out = open(out, "w")  # noqa: SIM115
         self.rng = random.Random(seed)
         self.pause, self.blocked = pause_ms / 1e3, blocked
+        self.lost = 0
 
     def run(self) -> None:
         while not self.wait(self.rng.random() * 2 * self.pause):
@@ -38,8 +40,10 @@ class Revoker:
                 else:
                     self.revoke()
             except Fault:
+                self.lost += 1
                 time.sleep(0.01)
         self.out.close()
+        Path(self.out.name + ".counts").write_text(json.dumps({"not acknowledged": self.lost}))
 
     def wait(self, seconds: float) -> bool:
         """Whether it is over."""

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import race_record
 import race_world
@@ -19,6 +21,8 @@ from running import Daemon
 
 HERE = Path(__file__).parent
 FROM_DAEMON = "from the daemon's cache"
+IN_C = " in C"
+"""What the process in C puts behind the name of what it counts."""
 
 EVIDENCE = """
 import os as _os, struct as _struct, time as _time
@@ -51,6 +55,7 @@ class Outcome:
     """What a race has shown."""
 
     def __init__(self, folder: Path) -> None:
+        self.in_c = {seen for file in folder.glob("*.c*.permits") for seen in race_record.seen(file)}
         self.permits = [seen for file in sorted(folder.glob("*.permits")) for seen in race_record.seen(file)]
         self.revokes: list[race_record.Revoke] = []
         self.blocks: list[race_record.Block] = []
@@ -65,12 +70,13 @@ class Outcome:
         self.stale = race_record.check(self.permits, self.revokes, self.blocks, self.asked)
 
     def shows_something(self) -> bool:
-        """Whether there was anything to race for: hits in process and in the daemon, misses, revokes, blocks."""
+        """Whether there was anything to race for, in both languages: hits in process and in the daemon, misses,
+        revokes, blocks."""
         c = self.counts
         return bool(
-            c["in process"] > 1000
-            and c[FROM_DAEMON] > 100
-            and c["asked anew"] > 50
+            all(c["in process" + who] > 1000 for who in ("", IN_C))
+            and all(c[FROM_DAEMON + who] > 100 for who in ("", IN_C))
+            and all(c["asked anew" + who] > 50 for who in ("", IN_C))
             and len(self.revokes) > 50
             and len(self.blocks) > 5
             and self.asked
@@ -79,21 +85,29 @@ class Outcome:
     def __str__(self) -> str:
         c = self.counts
         boots = len({p.boot for p in self.permits})
+        asked = " and ".join(
+            f"{c['checks' + who]} checks{who} ({c['in process' + who]} permits in process,"
+            f" {c[FROM_DAEMON + who]} {FROM_DAEMON}, {c['asked anew' + who]} asked anew, {c['denies' + who]} denies,"
+            f" {c['faults' + who]} faults)"
+            for who in ("", IN_C)
+        )
         return (
-            f"{c['checks']} checks ({c['in process']} permits in process, {c[FROM_DAEMON]} {FROM_DAEMON},"
-            f" {c['asked anew']} asked anew, {c['denies']} denies, {c['faults']} faults),"
-            f" {len(self.asked)} decisions of {boots} daemons, {len(self.revokes)} revokes acknowledged,"
-            f" {len(self.blocks)} of them blocks, {c['forks']} forks: {len(self.stale)} stale permits"
+            f"{asked}, {len(self.asked)} decisions of {boots} daemons, {len(self.revokes)} revokes acknowledged,"
+            f" {len(self.blocks)} of them blocks, {c['not acknowledged']} not, {c['forks']} forks, {c['kills']} kills,"
+            f" {c['hand-overs']} hand-overs: {len(self.stale)} stale permits"
+            f" ({sum(s.permit in self.in_c for s in self.stale)} in C)"
         )
 
 
 class Race:
     """The daemon and everybody else. `ask` and `revoke` start processes, `over` ends them and judges."""
 
-    def __init__(self, folder: Path, *, before: str = "", slow_pdp: float = 0.0, twin: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, asker_in_c: Path, before: str = "", slow_pdp: float = 0.0, twin: Path | None = None
+    ) -> None:
         """`twin`: a folder with another `pepcore` (`race_twins`), for daemon and clients; workers have the product's.
         `before` runs in the daemon before it serves; `slow_pdp`: what a PDP takes, in seconds."""
-        self.folder, self.twin = folder, twin
+        self.folder, self.twin, self.asker_in_c = folder, twin, asker_in_c
         self.out = folder / "out"
         self.out.mkdir(parents=True)
         code = EVIDENCE.format(path=str(self.out / "evidence"))
@@ -106,6 +120,11 @@ class Race:
         self.forking: list[subprocess.Popen[bytes]] = []  # not those with an event loop, which has no children
         self.revokers: list[subprocess.Popen[bytes]] = []
         self.workers: set[int] = set()
+        self.before: list[subprocess.Popen[bytes]] = []  # daemons that were replaced
+        self.start_s = 1.0  # what the last start took
+        self.happened: Counter[str] = Counter()
+        self._log_read = 0
+        self._begun = 0.0
 
     @property
     def env(self) -> dict[str, str]:
@@ -113,19 +132,52 @@ class Race:
         return {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(HERE)]), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start(self) -> Race:
-        self.daemon.ready()
-        self.workers |= set(self.daemon.events("ready")[-1]["workers"])
+        self._begin()
+        self._serves()
         return self
 
-    def _process(self, program: str, *args: object, kind: str) -> subprocess.Popen[bytes]:
+    def _begin(self, *, takeover: bool = False) -> subprocess.Popen[bytes]:
+        if self.daemon.process is not None:
+            self.before.append(self.daemon.process)
+        self._log_read = self.daemon.log.stat().st_size if self.daemon.log.exists() else 0
+        self._begun = time.monotonic()
+        return self.daemon.start(takeover=takeover)
+
+    def _serves(self) -> None:
+        """Wait until the daemon that was started last says that it serves. Two of them may write that log."""
+        while not (said := [e for e in self._said() if e["event"] == "ready" and e["pid"] == self.daemon.pid]):
+            assert self.daemon.process is not None
+            ended = self.daemon.process.poll()
+            log = self.daemon.log.read_text()[-4000:]
+            assert ended is None, log
+            assert time.monotonic() < self._begun + 30.0, log
+            time.sleep(0.01)
+        self.workers |= set(said[0]["workers"])
+        self.start_s = time.monotonic() - self._begun
+
+    def _said(self) -> list[dict[str, Any]]:
+        """What the log says since it was looked at last."""
+        with self.daemon.log.open("rb") as log:
+            log.seek(self._log_read)
+            whole, ended, _ = log.read().rpartition(b"\n")
+        self._log_read += len(whole) + len(ended)
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def _process(self, *program: object, kind: str, args: tuple[object, ...]) -> subprocess.Popen[bytes]:
         name = self.out / f"{len(self.askers) + len(self.revokers)}{kind}"
         with (self.folder / "errors").open("ab") as errors:
-            command = [sys.executable, str(HERE / program), str(self.daemon.socket), str(name), *map(str, args)]
+            command = [*map(str, program), str(self.daemon.socket), str(name), *map(str, args)]
             return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors, env=self.env)
 
     def ask(self, *kinds: str) -> Race:
+        """Start a process of each kind: those of race_asker.py, or of race_asker.c, whose begin with `c`."""
         for kind in kinds:
-            self.askers.append(self._process("race_asker.py", kind, len(self.askers), kind=""))
+            args: tuple[object, ...] = (kind, len(self.askers))
+            if kind in ("c", "c-settled"):
+                questions = ["|".join((q.subject, q.action, q.resource, *q.chain)) for q in race_world.QUESTIONS]
+                self.askers.append(self._process(self.asker_in_c, kind=".c", args=(*args, *questions)))
+            else:
+                self.askers.append(self._process(sys.executable, HERE / "race_asker.py", kind="", args=args))
             if kind != "async":
                 self.forking.append(self.askers[-1])
         return self
@@ -133,7 +185,8 @@ class Race:
     def revoke(self, processes: int, pause_ms: float = 8.0) -> Race:
         shares = [race_world.BLOCKED[n::processes] for n in range(processes)]
         for n, blocked in enumerate(shares):
-            self.revokers.append(self._process("race_revoker.py", n, pause_ms, *blocked, kind=".revokes"))
+            args = (n, pause_ms, *blocked)
+            self.revokers.append(self._process(sys.executable, HERE / "race_revoker.py", kind=".revokes", args=args))
         return self
 
     # ---- what may happen meanwhile ----
@@ -143,7 +196,38 @@ class Race:
         assert self.daemon.process is not None
         self.daemon.process.kill()
         self.daemon.process.wait()
+        self.happened["kills"] += 1
         self.start()
+
+    def take_over(self, stopped: bool = False) -> None:
+        """A successor takes everything from the daemon, which ends. `stopped`: one of them is, in the middle of it."""
+        old = self.daemon.process
+        assert old is not None
+        new = self._begin(takeover=True)
+        if stopped:
+            self._sometime()
+            self.pause(random.choice((old, new)).pid, 0.25)
+        self._serves()
+        assert old.wait(30) == 0, self.daemon.log.read_text()[-4000:]
+        self.happened["hand-overs"] += 1
+
+    def kill_both(self) -> None:
+        """kill -9 of both in the middle of a hand-over, the one a moment after the other, and another daemon."""
+        assert self.daemon.process is not None
+        both = [self.daemon.process, self._begin(takeover=True)]
+        self._sometime()
+        random.shuffle(both)
+        for p in both:
+            p.kill()
+            time.sleep(random.random() * 0.05)
+        for p in both:
+            p.wait()
+        self.happened["kills"] += 2
+        self.start()
+
+    def _sometime(self) -> None:
+        """Anywhere in a hand-over, which comes at the end of a start."""
+        time.sleep(self.start_s * (0.5 + 0.6 * random.random()))
 
     def pause(self, pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGSTOP)
@@ -156,10 +240,15 @@ class Race:
         asker.stdin.write(b"fork\n")
         asker.stdin.flush()
 
-    def go_on(self, seconds: float, *, killed: bool = False, stopped: bool = False, forked: bool = False) -> Race:
-        """Let it run, with what is named happening about every half second."""
+    def go_on(
+        self, seconds: float, *, killed: bool = False, stopped: bool = False, forked: bool = False, handed: bool = False
+    ) -> Race:
+        """Let it run, with what is named happening about every half second, each in its turn."""
         until = time.monotonic() + seconds
-        happens = [self._stop] * stopped + [self.fork] * forked + [self.kill] * killed
+        happens: list[Callable[[], None]] = [self._stop] * stopped + [self.fork] * forked + [self.kill] * killed
+        happens += [self.take_over] * handed
+        happens += [lambda: self.take_over(stopped=True)] * (handed and stopped)
+        happens += [self.kill_both] * (handed and killed)
         turn = 0
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.4) if happens else left)
@@ -182,13 +271,14 @@ class Race:
         errors = (self.folder / "errors").read_text() if (self.folder / "errors").exists() else ""
         assert not failed, f"{failed}\n{errors[-4000:]}"
         outcome = Outcome(self.out)
+        outcome.counts += self.happened
         print(outcome, *outcome.stale[:1], sep="\n  ")
         return outcome
 
     def end(self) -> None:
         """End all that was started, whatever state it is in."""
         daemon = [self.daemon.process] if self.daemon.process is not None else []
-        for p in [*self.askers, *self.revokers, *daemon]:
+        for p in [*self.askers, *self.revokers, *self.before, *daemon]:
             if p.poll() is None:
                 p.kill()
             p.wait()

@@ -2,11 +2,12 @@
 
 Compiled guards are cut out of a copy of the package, of which only the changed units are compiled again; the rest is
 the product's. Guards in Python are replaced in the daemon that the test starts, by code that runs in it before it
-serves.
+serves. Guards of the client in C are cut out of a copy of its header.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PRODUCT = Path(__file__).parents[2] / "pepcore"
+HEADER = Path(__file__).parents[2] / "bindings/c/pepcore.h"
 
 BUILD = """
 import sys
@@ -70,6 +72,21 @@ CUTS = {
     ),
 }
 
+IN_C = {
+    "a client in C that ignores its slots": Cut(
+        HEADER.name,
+        "  if (!pep_i_untouched(page, e->bytes + e->question_len, e->body_len, e->revision)) return 0;\n",
+        "",
+        (),
+    ),
+    "a client in C that does not look at the lease": Cut(
+        HEADER.name,
+        "  if (lease - now > PEP_I_LEASE_NS) return 0;\n",
+        "  (void)lease;\n",
+        (),
+    ),
+}
+
 STAMPS_AFTER_ASKING = """
 from pepcore.enforcer import Enforcer as _E
 def _late(name, original):
@@ -115,6 +132,41 @@ _R.denied = lambda self, key, wall_ms: None
 """
 """The list of blocks is kept, and nobody looks at it."""
 
+LINGERS = """
+import asyncio as _asyncio
+import pepcore.server.handover as _handover
+async def _lingers(*given, original=_handover.hand_over):
+    await original(*given)
+    await _asyncio.sleep(0.3)
+_handover.hand_over = _lingers
+"""
+"""A daemon that has handed over takes its time to end. It may: no guard is out, and its successor serves already."""
+
+KEEPS_ITS_LEASE = (
+    LINGERS
+    + """
+class _Renewal:
+    def __init__(self, renewal):
+        self.renewal = renewal  # held: it stops when it is freed
+    def stop(self):
+        pass
+async def _keeps(service, *rest, original=_handover.hand_over):
+    service.renewal = _Renewal(service.renewal)
+    await original(service, *rest)
+_handover.hand_over = _keeps
+"""
+)
+"""A daemon that hands over does not end the lease of its page: it is believed for as long as it lingers."""
+
+KEEPS_ITS_CLIENTS = (
+    LINGERS
+    + """
+_handover._others = lambda service, successor, original=_handover._others: [
+    c for c in original(service, successor) if c.administrator]
+"""
+)
+"""A daemon that hands over neither drains nor drops who asks: it answers them for as long as it lingers."""
+
 HANGS_ON_THE_REVISION = """
 from pepcore import freshness as _f
 _f.stamps_of = lambda flight, outcome, page: b""
@@ -139,6 +191,22 @@ def build(folder: Path, *cuts: Cut) -> Path:
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
+
+
+def asker(folder: Path, cut: Cut | None = None) -> Path:
+    """The process in C that asks (race_asker.c), compiled with its header, or with one that misses a guard."""
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "cc", "gcc", "clang"))), None)
+    assert compiler is not None, "no C compiler: install gcc, which the set-up of pepcore needs, too"
+    header = HEADER.read_text()
+    if cut is not None:
+        assert header.count(cut.guard) == 1, f"the guard is no longer where {cut.file} had it"
+        header = header.replace(cut.guard, cut.instead)
+    (folder / HEADER.name).write_text(header)
+    flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}", "-o", str(folder / "race_asker")]
+    source = Path(__file__).with_name("race_asker.c")
+    run = subprocess.run([compiler, str(source), *flags], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return folder / "race_asker"
 
 
 Build = Callable[[str], Path]

@@ -2,6 +2,7 @@
 
 Real daemons, many processes, no stubs. `race_record` has the rule and how the age of a permit is known. Each test has
 its twin: the same race with one guard left out must show exactly that stale permit, or the race shows nothing.
+Never: a race of one language only; each has processes in Python and in C, and must show hits in process of both.
 `PEPCORE_RACE_SECONDS` is how long the slow ones race (60).
 """
 
@@ -20,7 +21,9 @@ SHORT = 5.0
 PDP_S = 0.02
 
 Start = Callable[..., Race]
-ALL = ("shared", "one", "async", "async")
+Found = tuple[list[Stale], Outcome]
+ALL = ("shared", "one", "async", "async", "c", "c")
+SETTLED = ("settled", "c-settled")
 
 
 def holds(outcome: Outcome) -> None:
@@ -53,12 +56,30 @@ def test_no_permit_outlives_an_acknowledged_revoke_across_kill_9_stop_and_fork(r
         assert len({r.boot for r in outcome.revokes}) > 3
 
 
-def until_stale(start: Callable[[], Race], how: set[str], seconds: float = SHORT, **happens: bool) -> list[Stale]:
+def test_no_permit_outlives_an_acknowledged_revoke_across_hand_overs(race: Start) -> None:
+    outcome = race(before=twins.LINGERS).ask(*ALL, *SETTLED).revoke(2).go_on(SHORT, handed=True).over()
+    holds(outcome)
+    assert outcome.counts["hand-overs"] >= 2
+    assert len({r.boot for r in outcome.revokes}) > 2
+
+
+@pytest.mark.slow
+def test_no_permit_outlives_an_acknowledged_revoke_across_hand_overs_kill_9_and_stop(race: Start) -> None:
+    running = race(before=twins.LINGERS).ask(*ALL, *SETTLED).revoke(3)
+    outcome = running.go_on(SECONDS, handed=True, killed=True, stopped=True).over()
+    holds(outcome)
+    if SECONDS > 20:
+        assert outcome.counts["hand-overs"] > 5
+        assert outcome.counts["kills"] > 5
+        assert len({r.boot for r in outcome.revokes}) > 10
+
+
+def until_stale(start: Callable[[], Race], how: set[str], seconds: float = SHORT, **happens: bool) -> Found:
     """A race that must go wrong in one of these ways: more of them where the machine is slow."""
     for _ in range(3):
         outcome = start().go_on(seconds, **happens).over()
         if found := [s for s in outcome.stale if s.how in how]:
-            return found
+            return found, outcome
     raise AssertionError(f"the guard is out, and nobody noticed: {outcome}")
 
 
@@ -80,8 +101,38 @@ def test_the_race_first_fails_on_a_daemon_that(race: Start, guard: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("guard", ["a client that ignores its slots", "a daemon whose cache ignores its slots"])
 def test_the_race_first_fails_on(race: Start, twin: twins.Build, guard: str) -> None:
-    found = until_stale(lambda: race(twin=twin(guard)).ask(*ALL).revoke(2), {"seen", "asked"})
+    found, _ = until_stale(lambda: race(twin=twin(guard)).ask(*ALL).revoke(2), {"seen", "asked"})
     assert any(s.permit.local == ("client" in guard) for s in found)
+
+
+@pytest.mark.slow
+def test_the_race_first_fails_on_a_client_in_c_that_ignores_its_slots(race: Start) -> None:
+    guard = "a client in C that ignores its slots"
+    found, outcome = until_stale(lambda: race(guard_in_c=guard).ask(*ALL).revoke(2), {"seen", "asked"})
+    assert all(s.permit.local for s in found)
+    assert all(s.permit in outcome.in_c for s in found), "the clients in Python have their guards"
+
+
+@pytest.mark.slow
+def test_the_race_first_fails_on_a_client_in_c_that_does_not_look_at_the_lease_when_its_daemon_is_replaced(
+    race: Start,
+) -> None:
+    unled = "a client in C that does not look at the lease"
+    found, outcome = until_stale(
+        lambda: race(guard_in_c=unled).ask("c-settled", "settled", "c-settled").revoke(2), {"seen"}, 8.0, killed=True
+    )
+    assert all(s.permit.local and s.permit in outcome.in_c for s in found)
+    assert any(isinstance(s.against, Revoke) and s.permit.boot != s.against.boot for s in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("guard", "local"), [(twins.KEEPS_ITS_LEASE, True), (twins.KEEPS_ITS_CLIENTS, False)], ids=["lease", "clients"]
+)
+def test_the_race_first_fails_on_a_daemon_that_hands_over_and_keeps_its(race: Start, guard: str, local: bool) -> None:
+    found, _ = until_stale(lambda: race(before=guard).ask(*ALL, *SETTLED).revoke(2), {"seen"}, handed=True)
+    assert all(s.permit.local == local for s in found)
+    assert all(isinstance(s.against, Revoke) and s.permit.boot != s.against.boot for s in found)
 
 
 @pytest.mark.slow
@@ -89,6 +140,6 @@ def test_the_race_first_fails_on_a_client_that_does_not_look_at_the_lease_when_i
     race: Start, twin: twins.Build
 ) -> None:
     unled = twin("a client that does not look at the lease")
-    found = until_stale(lambda: race(twin=unled).ask("settled", "settled").revoke(2), {"seen"}, 8.0, killed=True)
+    found, _ = until_stale(lambda: race(twin=unled).ask("settled", "settled").revoke(2), {"seen"}, 8.0, killed=True)
     assert all(s.permit.local for s in found)
     assert any(isinstance(s.against, Revoke) and s.permit.boot != s.against.boot for s in found)
