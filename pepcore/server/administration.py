@@ -1,8 +1,8 @@
 """Revokes and blocks: what comes on the administration socket, done at once, acknowledged when it holds (DESIGN, D4).
 
 Promises: the effect comes first, then what has to be on disk, then the acknowledgement; nothing is acknowledged while
-the page of a predecessor may still be believed (2 leases after the lock was taken). Whoever sends it was let in by the
-config, or is the daemon's own user.
+the page of a predecessor may still be believed (2 leases after the lock was taken, by whoever took it first where it
+was handed over since). Whoever sends it was let in by the config, or is the daemon's own user.
 Never: waits behind questions; evaluates anything.
 """
 
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 
 class Administration:
-    """What administrators do to a service. `fence_ns`: nothing is acknowledged before."""
+    """What administrators do to a service. `fence_ns`: nothing is acknowledged before. `before_ns`: until then holders
+    of leases of a daemon before this one may not have stopped."""
 
     def __init__(self, service: Service, file: BlockFile, fence_ns: int) -> None:
-        self._service, self._file, self._fence_ns = service, file, fence_ns
+        self._service, self._file, self.fence_ns = service, file, fence_ns
+        self.before_ns = service.started_ns + LONGEST_GRACE_MS * 1_000_000
         self._tasks: set[asyncio.Task[None]] = set()
         self.revokes = self.blocks_set = 0
-        self._succeeded = False
 
     def take(self, connection: Connection, ask: Ask, wall_ms: int) -> bool:
         """Do one request, if it is one of these. Answers by itself, now or later."""
@@ -76,7 +77,7 @@ class Administration:
             **entries.times(), uid=connection.peer.uid, tags=wanted.tags, all=wanted.all, revision=revision,
             reason=wanted.reason,
         )  # fmt: skip
-        self._later(self._acknowledge_when_kept(connection, ask, revision, entry))
+        self._later(connection, self._acknowledge(connection, ask, revision, entry))
 
     def _block(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_block(ask.rest)
@@ -103,7 +104,7 @@ class Administration:
         )
         if wanted.lift:
             entry = entries.Unblock(**entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason)
-        self._later(self._acknowledge_when_kept(connection, ask, revision, entry, self._file))
+        self._later(connection, self._acknowledge(connection, ask, revision, entry, self._file))
 
     def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         if ask.rest or ask.local:
@@ -132,34 +133,43 @@ class Administration:
         service.successor = Successor(connection, ask.id)
         service.stop()
 
-    def succeeds(self) -> None:
-        """A predecessor has handed over: no page of it is believed, and its leases are among ours."""
-        self._fence_ns, self._succeeded = 0, True
+    def succeeds(self, fence_ns: int, before_ns: int) -> None:
+        """A predecessor has handed over: no page of it is believed, and its leases are among ours. What it waited for
+        in those before it, we wait for, too."""
+        self.fence_ns, self.before_ns = fence_ns, before_ns
         self._file.read()
+
+    async def settled(self) -> None:
+        """Until nothing of what was taken is on its way to the disk: it could undo what a successor writes."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _before(self) -> bool:
         """Whether holders of leases of a daemon before this one may not have stopped yet."""
-        return not self._succeeded and clock.now() < self._service.started_ns + LONGEST_GRACE_MS * 1_000_000
+        return clock.now() < self.before_ns
 
-    async def _acknowledge_when_kept(
+    async def _acknowledge(
         self, connection: Connection, ask: Ask, revision: int, entry: entries.Entry, file: BlockFile | None = None
     ) -> None:
-        """The effect is there: now what has to be on disk, then the acknowledgement."""
+        """The effect is there: now what has to be on disk, then say so, as soon as it holds everywhere on this host."""
         recorded = self._service.recording.on_disk(entry)
         why = await file.save() if file is not None else ""
-        self._acknowledge(connection, ask, revision, why or await recorded)
-
-    def _acknowledge(self, connection: Connection, ask: Ask, revision: int, why: str = "") -> None:
-        """Say that it holds, as soon as it holds everywhere on this host."""
-        left = self._fence_ns - clock.now()
-        if left > 0:
-            asyncio.get_running_loop().call_later(left / 1e9, self._acknowledge, connection, ask, revision, why)
-            return
+        why = why or await recorded
+        while (left := self.fence_ns - clock.now()) > 0:
+            await asyncio.sleep(left / 1e9)
         untold = self._service.leasing.leases.untold(revision)
         said = Acknowledged(self._service.page.boot, not why, untold, revision, self._before(), why)
         connection.send(reply(ask.op, ask.id, ask.local, pack(said)))
 
-    def _later(self, work: Coroutine[None, None, None]) -> None:
+    def _later(self, connection: Connection, work: Coroutine[None, None, None]) -> None:
+        """Do it in a task. The connection owes a reply until then: a hand-over closes it behind that."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            connection.waiting -= 1
+            connection.go_on()
+
+        connection.waiting += 1
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)

@@ -5,8 +5,9 @@
     ──sends its listening sockets and the descriptor of its lock──► successor: listens. Who is connected finds the
     end of the stream, connects again and is in the backlog already.
 
-Promises: when the lock is passed, the predecessor answers no question and no page of it is believed; nobody
-acknowledges for both. Leases are passed on as those of holders who stop within their grace, unless they come and ask.
+Promises: when the lock is passed, the predecessor answers no question, has nothing on its way to the disk, and no page
+of it is believed; nobody acknowledges for both, nor before what the predecessor itself had to wait for. Leases are
+passed on as those of holders who stop within their grace, unless they come and ask.
 Never: passes what a client said; takes over from a daemon of another user.
 """
 
@@ -59,9 +60,12 @@ class HeldBefore(msgspec.Struct, frozen=True):
 
 
 class Handed(msgspec.Struct, frozen=True):
-    """What a predecessor says when it passes everything on."""
+    """What a predecessor says when it passes everything on. It may have just started in the place of a third one: for
+    `fence_ns` from now its page may be believed still, and for `before_ns` its leases may be held."""
 
-    leases: tuple[HeldBefore, ...] = ()
+    leases: tuple[HeldBefore, ...]
+    fence_ns: int
+    before_ns: int
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -99,9 +103,12 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
         await asyncio.sleep(0.002)
     for connection in left:
         connection.drop()
+    await service.administration.settled()
     service.renewal.stop()
     service.recording.close()
-    body = pack(Handed(tuple(service.leasing.passed_on(clock.now()))))
+    now, administration = clock.now(), service.administration
+    fence_ns, before_ns = (max(0, end - now) for end in (administration.fence_ns, administration.before_ns))
+    body = pack(Handed(tuple(service.leasing.passed_on(now)), fence_ns, before_ns))
     frame = reply(Op.TAKEOVER, successor.request, 0, body)
     await asyncio.to_thread(_send, successor.connection.detach(), frame, [
         accepting.fileno(), administrators.fileno(), place.lock])  # fmt: skip

@@ -166,7 +166,8 @@ async def live(
     taken = await asyncio.to_thread(take, place.admin) if place.lock < 0 else None
     if taken is not None:
         place.adopt(taken.lock)
-        service.administration.succeeds()
+        now = clock.now()
+        service.administration.succeeds(now + taken.handed.fence_ns, now + taken.handed.before_ns)
         service.leasing.adopt(taken.handed.leases)
     elif place.lock < 0:
         raise ConfigError("the daemon to take over from is gone: start without `--takeover`")

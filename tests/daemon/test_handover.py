@@ -13,9 +13,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 import pepcore
 from pepcore.errors import Refused
 
+SLOW_DISK = """
+import time
+from pepcore.server.blockfile import BlockFile
+def replace(self, data, original=BlockFile._replace):
+    time.sleep(1.5)
+    original(self, data)
+BlockFile._replace = replace
+"""
+LONG_FENCE = """
+from pepcore.server.administration import Administration
+def init(self, service, file, fence_ns, original=Administration.__init__):
+    original(self, service, file, fence_ns + 3_000_000_000)
+Administration.__init__ = init
+"""
+NO_GRACE = """
+import pepcore.server.administration
+pepcore.server.administration.LONGEST_GRACE_MS = 0
+"""
 READERS = '@id("readers") permit(principal, action == Action::"read", resource);\n'
 
 
@@ -90,10 +110,52 @@ def test_a_successor_acknowledges_at_once_and_the_old_page_is_not_believed(serve
     assert not page.is_live(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
     assert page.lease == 0
     started = time.monotonic()
-    told = client.revoke(subject="User::ann")
+    client.revoke(subject="User::ann")
     assert time.monotonic() - started < 2.0
-    assert not told.before, "the predecessor's leases are among those of the successor"
     assert not client.check("User::ann", "read", "Document::1").cached
+
+
+@pytest.mark.parametrize(("before", "left"), [(LONG_FENCE, 3.0), ("", 0.2)], ids=["not over", "over"])
+def test_what_a_predecessor_waited_for_before_it_acknowledges_its_successor_waits_for(serve, before, left):
+    """A page of a daemon before it may be believed still: that it has handed over does not end that."""
+    daemon = serve(READERS, before=before)
+    began = time.monotonic()  # it had its lock a moment before
+    succeed(daemon)
+    client = pepcore.connect(daemon.socket, deadline=5.0)
+    client.revoke(subject="User::ann")
+    assert (time.monotonic() - began > 2.5) == (left > 2.5)
+
+
+@pytest.mark.parametrize(("code", "before"), [("", True), (NO_GRACE, False)], ids=["before", "none before"])
+def test_leases_of_daemons_before_both_may_be_held_after_a_hand_over_as_they_might_before(serve, code, before):
+    daemon = serve(READERS, before=code)
+    client = pepcore.connect(daemon.socket, deadline=5.0)
+    assert client.revoke(subject="User::ann").before == before, "it has just started, and knows of none before it"
+    succeed(daemon)
+    assert client.revoke(subject="User::ann").before == before, "the predecessor's own are among those of the successor"
+
+
+def test_a_block_that_is_on_its_way_to_the_disk_does_not_undo_one_that_the_successor_acknowledged(serve):
+    daemon = serve(READERS, before=SLOW_DISK)
+    told: list[Any] = []
+    first = threading.Thread(
+        target=lambda: told.append(pepcore.connect(daemon.socket, deadline=9.0).block("User::early"))
+    )
+    first.start()
+    time.sleep(0.3)
+    succeed(daemon)
+    client = pepcore.connect(daemon.socket, deadline=5.0)
+    assert client.block("User::eve").durable
+    first.join()
+    assert [each.durable for each in told] == [True], "a hand-over loses no request of an administrator either"
+    time.sleep(1.5)  # whatever is still on its way comes to its end
+    daemon.process.kill()
+    daemon.process.wait()
+    daemon.before = ""
+    daemon.ready()
+    assert client.check("User::ann", "read", "Document::1")
+    assert {b["tag"] for b in client.blocks()} == {"User::early", "User::eve"}
+    assert not client.check("User::eve", "read", "Document::1")
 
 
 def test_leases_and_blocks_go_on_with_the_successor_and_can_be_revoked_there(serve):

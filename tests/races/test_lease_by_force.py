@@ -77,10 +77,14 @@ def test_hits_in_process_go_on_without_a_daemon_where_nobody_looks_at_the_lease(
     assert max(end for _, end in periods) >= again > sent + PROMISED_NS
 
 
-def replaced(race: Start, seconds: float, **options: Any) -> Outcome:
-    """A daemon is killed and replaced inside its lease (four seconds here, so that any start is quick enough)."""
+def replaced(race: Start, seconds: float, *, handed: bool = False, **options: Any) -> Outcome:
+    """A daemon is killed and replaced inside its lease (four seconds here, so that any start is quick enough).
+
+    `handed`: and who came in its place hands over at once. (The client in C has its own constant for the lease.)"""
     running = race(**options).ask("settled", "settled").go_on(2.0)
     running.kill()
+    if handed:
+        running.take_over()
     outcome = running.revoke(2).go_on(seconds).over()
     assert outcome.revokes, "the new daemon has acknowledged nothing yet"
     assert len({p.boot for p in outcome.permits} | {r.boot for r in outcome.revokes}) == 2
@@ -88,10 +92,13 @@ def replaced(race: Start, seconds: float, **options: Any) -> Outcome:
 
 
 @pytest.mark.slow
-def test_no_daemon_acknowledges_a_revoke_while_an_older_page_is_live(race: Start, twin: twins.Build) -> None:
+@pytest.mark.parametrize("handed", [False, True], ids=["in its place", "handed over at once"])
+def test_no_daemon_acknowledges_a_revoke_while_an_older_page_is_live(
+    race: Start, twin: twins.Build, handed: bool
+) -> None:
     lease = twin("a lease of four seconds")
-    outcome = replaced(race, 10.0, twin=lease)
+    outcome = replaced(race, 10.0, handed=handed, twin=lease)
     assert not outcome.stale, "\n".join(map(str, outcome.stale[:5]))
-    unfenced = replaced(race, 3.0, twin=lease, before=twins.NO_FENCE)
+    unfenced = replaced(race, 3.0, handed=handed, twin=lease, before=twins.NO_FENCE)
     assert unfenced.stale, "without the fence the permits of the old page were not seen: this shows nothing"
     assert all(s.permit.local for s in unfenced.stale)
