@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import race_twins as twins
+from race_record import Seen
 from race_run import HERE, Outcome, Race
 
 Start = Callable[..., Race]
@@ -75,6 +76,40 @@ def test_hits_in_process_go_on_without_a_daemon_where_nobody_looks_at_the_lease(
 ) -> None:
     sent, periods, again = hits_after(race(twin=twin("a client that does not look at the lease")), number)
     assert max(end for _, end in periods) >= again > sent + PROMISED_NS
+
+
+def hits_in_c_after(race: Race, number: int, seconds: float = 0.6) -> tuple[int, list[Seen], int]:
+    """The same of the client in C: when the signal was sent, its hits in process, when the daemon went on again."""
+    race.ask("c-settled").go_on(1.0)
+    os.kill(race.daemon.pid, number)
+    sent = time.monotonic_ns()
+    time.sleep(seconds)
+    again = time.monotonic_ns()
+    if number == signal.SIGSTOP:
+        os.kill(race.daemon.pid, signal.SIGCONT)
+        time.sleep(seconds)
+    outcome = race.over()
+    return sent, [p for p in outcome.permits if p.local and p in outcome.in_c], again
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_dead_or_stopped_daemon_ends_hits_in_process_in_c_within_200_ms(race: Start, number: signal.Signals) -> None:
+    sent, hits, again = hits_in_c_after(race(), number)
+    last = max(p.last_start for p in hits if p.first_start < again)
+    print(f"{number.name}: the last hit in process in C {(last - sent) / MS:.1f} ms after the signal")
+    assert last > sent - 50 * MS, "it was not hit all the time: this shows nothing"
+    assert last - sent < PROMISED_NS, "it was believed, or believed again, while it was not there"
+    if number == signal.SIGSTOP:
+        assert max(p.last_start for p in hits) > again, "a daemon that goes on is believed again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
+def test_hits_in_process_in_c_go_on_without_a_daemon_where_nobody_looks_at_the_lease(
+    race: Start, number: signal.Signals
+) -> None:
+    sent, hits, again = hits_in_c_after(race(guard_in_c="a client in C that does not look at the lease"), number)
+    assert max(p.last_start for p in hits if p.first_start < again) > again - 50 * MS > sent + PROMISED_NS
 
 
 def replaced(race: Start, seconds: float, *, handed: bool = False, **options: Any) -> Outcome:
