@@ -85,6 +85,12 @@ IN_C = {
         "  (void)lease;\n",
         (),
     ),
+    "a client in C whose memory is not wiped in a fork": Cut(
+        HEADER.name,
+        "  if (madvise(at, sets * sizeof(pep_i_set), PEP_I_WIPE_ON_FORK))\n",
+        "  if (0)\n",
+        (),
+    ),
 }
 
 STAMPS_AFTER_ASKING = """

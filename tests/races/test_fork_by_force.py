@@ -82,6 +82,23 @@ def test_a_forked_child_shares_no_socket_and_each_gets_its_own_answers(race: Sta
         assert told["answered"] == 300, told["faults"]
 
 
+def inherited_in_c(race: Race) -> int:
+    """How many first answers of forked children came from the table of their parent, a process in C."""
+    outcome = race.ask("c").go_on(3.0, forked=True).over()
+    assert outcome.counts["forks"] > 2
+    assert outcome.counts["in process in C"] > 1000
+    return outcome.counts["inherited"]
+
+
+def test_a_forked_child_in_c_is_served_nothing_from_its_parents_table(race: Start) -> None:
+    assert inherited_in_c(race()) == 0
+
+
+@pytest.mark.slow
+def test_a_child_in_c_is_served_its_parents_answers_where_its_memory_is_not_wiped(race: Start) -> None:
+    assert inherited_in_c(race(guard_in_c="a client in C whose memory is not wiped in a fork")) > 0
+
+
 @pytest.mark.slow
 def test_a_child_is_served_its_parents_answers_where_its_memory_is_not_wiped(race: Start, twin: twins.Build) -> None:
     told = forked(race(twin=twin("a process whose memory is not wiped in a fork")), "libc")
