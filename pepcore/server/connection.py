@@ -219,6 +219,16 @@ class Connection:
         self._leaving = True
         self.go_on()
 
+    @property
+    def lost(self) -> bool:
+        """Whether the peer has closed its end, whatever we have read."""
+        try:
+            return self.closed or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def detach(self) -> socket.socket:
         """The socket, for somebody who goes on with it elsewhere."""
         mine = self._sock.dup()

@@ -24,7 +24,7 @@ import msgspec
 
 from ..config import milliseconds
 from ..core.frame import header
-from ..errors import ConfigError
+from ..errors import ConfigError, Draining
 from ..wire import ERROR, Op, Problem, pack, reply
 from . import clock, logs
 
@@ -84,15 +84,15 @@ _problem = msgspec.msgpack.Decoder(Problem).decode
 # ---- the predecessor ----
 
 
-async def hand_over(service: Service, place: Place, administrators: Listener, accepting: Listener) -> None:
-    """Give everything to the successor that asked for it."""
+async def hand_over(service: Service, place: Place, administrators: Listener, accepting: Listener) -> bool:
+    """Give everything to the successor that asked for it. False: it has gone, and this daemon serves on.
+
+    Raises Draining where it went after that, when nothing of this daemon is left that could go on.
+    """
     successor: Successor = service.successor
     logs.info("handing over", waiting=service.enforcer.waiting)
     accepting.pause()
     administrators.pause()
-    if service.endpoint is not None:
-        service.endpoint.close()
-        service.endpoint = None
     service.leaving = service.decides_on = True
     until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
     for connection in _others(service, successor):
@@ -104,15 +104,29 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     for connection in left:
         connection.drop()
     await service.administration.settled()
+    if successor.connection.lost:
+        logs.error("the successor has gone: this daemon serves on")
+        service.successor, service.leaving, service.decides_on = None, False, False
+        accepting.go_on()
+        administrators.go_on()
+        return False
+    service.candidate.close()
+    if service.endpoint is not None:
+        service.endpoint.close()
+        service.endpoint = None
     service.renewal.stop()
     service.recording.close()
     now, administration = clock.now(), service.administration
     fence_ns, before_ns = (max(0, end - now) for end in (administration.fence_ns, administration.before_ns))
     body = pack(Handed(tuple(service.leasing.passed_on(now)), fence_ns, before_ns))
     frame = reply(Op.TAKEOVER, successor.request, 0, body)
-    await asyncio.to_thread(_send, successor.connection.detach(), frame, [
-        accepting.fileno(), administrators.fileno(), place.lock])  # fmt: skip
+    fds = [accepting.fileno(), administrators.fileno(), place.lock]
+    try:
+        await asyncio.to_thread(_send, successor.connection.detach(), frame, fds)
+    except OSError as error:
+        raise Draining("takeover", f"the successor took nothing, and this daemon has ended: {error}") from None
     place.passed_on()
+    return True
 
 
 def _others(service: Service, successor: Successor) -> list[Connection]:

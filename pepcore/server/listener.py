@@ -99,6 +99,10 @@ class Listener:
             self._resting.cancel()
         self._loop.remove_reader(self._sock)
 
+    def go_on(self) -> None:
+        """Accept again, after a pause."""
+        self._loop.add_reader(self._sock, self._accept)
+
     def fileno(self) -> int:
         return self._sock.fileno()
 

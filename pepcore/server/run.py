@@ -174,7 +174,8 @@ async def live(
     if service.config.observe.listen and service.endpoint is None:
         service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
     service.recording.open()
-    service.stop = stop.set
+    taking = asyncio.Event()
+    service.stop = taking.set
     administrators = Listener(
         service, taken.administrators if taken else place.listen(place.admin), administrators=True
     )
@@ -197,13 +198,17 @@ async def live(
         entities=service.loaded.entities,
         workers=service.misses.workers.pids() if service.misses.workers else [],
     )
-    await stopped
+    while True:
+        wanted = asyncio.create_task(taking.wait())
+        await asyncio.wait([stopped, wanted], return_when=asyncio.FIRST_COMPLETED)
+        wanted.cancel()
+        if service.successor is None or await hand_over(service, place, administrators, accepting):
+            break
+        taking.clear()
     systemd.notify("STOPPING=1")
-    logs.info("draining", waiting=service.enforcer.waiting)
-    service.candidate.close()
-    if service.successor is not None:
-        await hand_over(service, place, administrators, accepting)
-    else:
+    if service.successor is None:
+        logs.info("draining", waiting=service.enforcer.waiting)
+        service.candidate.close()
         place.leave()
         administrators.close()
         accepting.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 import pepcore
+from pepcore.core.frame import header
 from pepcore.errors import Refused
 
 SLOW_DISK = """
@@ -212,6 +214,28 @@ def test_the_record_goes_on_where_the_predecessor_left_it(serve):
     kinds = [json.loads(line)["kind"] for line in told.stdout.splitlines()]
     assert kinds.count("start") == kinds.count("stop") == 2
     assert [k for k in kinds if k in ("start", "decision", "stop")] == ["start", "decision", "stop"] * 2
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["and then it is told to stop", "and another one comes"])
+def test_a_daemon_whose_successor_goes_in_the_middle_serves_on(serve, ends: bool):
+    daemon = serve(READERS, before=SLOW_DISK)
+    with pepcore.connect(daemon.socket, deadline=5.0) as client:
+        blocking = threading.Thread(target=client.block, args=("User::early",))
+        blocking.start()  # what is on its way to the disk holds the hand-over back
+        time.sleep(0.3)
+        with socket.socket(socket.AF_UNIX) as successor:
+            successor.connect(f"{daemon.socket}.admin")
+            successor.sendall(header(14, 1, 0))
+            daemon.wait_for("handing over")
+        daemon.wait_for("the successor has gone: this daemon serves on")
+        blocking.join()
+        assert client.check("User::ann", "read", "Document::1")
+        assert client.revoke(all=True).revision
+    if ends:
+        assert daemon.stop() == 0
+    else:
+        succeed(daemon)
+        assert pepcore.connect(daemon.socket, deadline=5.0).check("User::ann", "read", "Document::1")
 
 
 def test_takeover_without_a_predecessor_is_a_start(make):
