@@ -4,7 +4,8 @@ Promises: `append` never waits for the disk. Lossy and buffered entries are on d
 dropped; `done` of a durable one is called with its index only after the sync, and with an OSError within the deadline
 whatever the disk does: full, failing, hanging. Many entries share one sync. A sync that failed ends its segment: its
 unsynced entries are appended again to a new one, and a `fault` entry says which of them were not acknowledged.
-Entries of one caller keep their order.
+Entries of one caller keep their order. Where the lock file was removed another process may write the journal: nothing
+more is written then, and everything is refused.
 Never: runs in a forked child; releases anything by itself: whoever gets an error, or False, denies.
 """
 
@@ -24,7 +25,7 @@ from msgspec import Struct
 from ..errors import ConfigError
 from . import entries
 from .commit import Commit
-from .disk import Disk
+from .disk import Disk, in_place
 from .frames import LONGEST
 from .growing import Growing
 from .heads import Signer
@@ -32,6 +33,8 @@ from .intake import Intake
 from .recovery import Found, recover
 from .retention import Rules
 from .waiting import Deadlines, Done, Item
+
+LOCK = "lock"
 
 
 class Keep(enum.Enum):
@@ -167,18 +170,25 @@ class Writer:
     def _run(self) -> None:
         commit, intake = self._commit, self._intake
         items: list[Item] = []
+        lost: OSError | None = None
         try:
             while True:
                 items = intake.take(commit.patience())
+                if not in_place(self._lock, self.folder / LOCK):
+                    lost = OSError(errno.ENOLCK, "its lock file was removed, so another process may write the journal")
+                    raise lost
                 commit.group(items)
                 if not items and intake.closed:
                     break
             commit.close()
         except Exception as error:  # a mistake of ours: nobody may wait for a thread that is gone, or be let in
             intake.close()
+            why = lost or OSError(errno.EIO, f"the journal's thread has failed: {error!r}")
             while items:
-                commit.refuse(items, OSError(errno.EIO, f"the journal's thread has failed: {error!r}"))
+                commit.refuse(items, why)
                 items = intake.take(0)
+            if lost:
+                commit.forget()
 
     def _forget(self) -> None:
         """In a forked child: the thread is not here, and the record is the parent's."""
@@ -205,7 +215,7 @@ def _hold(folder: Path) -> int:
     """The journal's lock, for life."""
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ConfigError(f"journal `{folder}` cannot be opened: {error.strerror}") from None
     try:

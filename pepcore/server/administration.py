@@ -2,7 +2,8 @@
 
 Promises: the effect comes first, then what has to be on disk, then the acknowledgement; nothing is acknowledged while
 the page of a predecessor may still be believed (2 leases after the lock was taken, by whoever took it first where it
-was handed over since). Whoever sends it was let in by the config, or is the daemon's own user.
+was handed over since), or once the lock is lost. Whoever sends it was let in by the config, or is the daemon's own
+user.
 Never: waits behind questions; evaluates anything.
 """
 
@@ -157,6 +158,8 @@ class Administration:
         why = why or await recorded
         while (left := self.fence_ns - clock.now()) > 0:
             await asyncio.sleep(left / 1e9)
+        if not self._service.holds():  # it holds here, and another daemon may serve what it ends
+            return
         untold = self._service.leasing.leases.untold(revision)
         said = Acknowledged(self._service.page.boot, not why, untold, revision, self._before(), why)
         connection.send(reply(ask.op, ask.id, ask.local, pack(said)))

@@ -116,6 +116,8 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
         service.endpoint = None
     service.renewal.stop()
     service.recording.close()
+    if not service.holds():  # nobody takes over what is not ours
+        return True
     now, administration = clock.now(), service.administration
     fence_ns, before_ns = (max(0, end - now) for end in (administration.fence_ns, administration.before_ns))
     body = pack(Handed(tuple(service.leasing.passed_on(now)), fence_ns, before_ns))

@@ -15,6 +15,7 @@ import socket
 import stat
 from pathlib import Path
 
+from ..audit.disk import in_place
 from ..errors import ConfigError
 from . import clock
 
@@ -115,6 +116,11 @@ class Place:
             raise ConfigError(f"socket `{path}` belongs to a running daemon: stop it, or pass another path") from None
         self.taken_ns = clock.now()
 
+    @property
+    def holds(self) -> bool:
+        """Whether nobody else can have our lock. `renewal.pyx` asks the same, all the time."""
+        return in_place(self.lock, self.lock_path)
+
     def adopt(self, lock: int) -> None:
         """Go on with the lock and the socket files of a predecessor, who has let go of them."""
         self.lock = lock
@@ -127,6 +133,8 @@ class Place:
 
     def listen(self, path: Path) -> socket.socket:
         """Bind one of our sockets. The lock is held, so what is there is stale."""
+        if not self.holds:  # what is there may be another daemon's, which has locked a new file
+            raise ConfigError(f"socket `{path}`: the lock file beside it was removed meanwhile: start again")
         try:
             if not stat.S_ISSOCK(path.lstat().st_mode):
                 raise ConfigError(f"socket `{path}` is a file of another kind: remove it, or pass another path")

@@ -1,12 +1,18 @@
 """The lease of the page: whoever maps it believes it only while this thread runs (DESIGN, D3).
 
 Promises: renews every RENEW_NS, from a thread of C that needs no GIL, so that a long evaluation or a collection of
-garbage does not let readers lapse; `stop` returns when nobody can write the lease any more, and leaves it at 0.
+garbage does not let readers lapse; `stop` returns when nobody can write the lease any more, and leaves it at 0. Each
+renewal looks first whether the daemon's lock file is where it was. Where it is not, another daemon may hold a new one:
+the lease is 0 from then on, and whoever reads `tell` hears of it.
 Never: acknowledges or revokes anything; runs Python code; outlives its page (it holds it).
 A daemon that is stopped or killed renews nothing, and every reader is on its own within the lease's length.
+
+INVARIANT: the lease ends at most PEP_LEASE_NS after a moment at which the lock file was seen in its place, however long
+this thread sleeps between its steps: the clock is read before the look, and stored after it.
 """
 
 cimport cython
+from libc.errno cimport ENOENT, ENOTDIR, errno
 from libc.stdint cimport int64_t, uint64_t
 
 from ..core.clocks cimport boottime
@@ -46,22 +52,49 @@ cdef extern from "<signal.h>" nogil:
     int pthread_sigmask(int, const sigset_t*, sigset_t*)
     int SIG_SETMASK
 
+cdef extern from "<sys/stat.h>" nogil:
+    cdef struct seen "stat":
+        uint64_t st_dev, st_ino, st_nlink
+    int fstat(int, seen*)
+    int lstat(const char*, seen*)
+
+cdef extern from "<unistd.h>" nogil:
+    Py_ssize_t write(int, const void*, size_t)
+
 cdef enum:
     RENEW_NS = 25000000
 
 cdef struct Renewing:
     uint64_t* words
+    const char* path            # of the lock file
+    int lock, tell
     bint ended
     pthread_mutex_t mutex
     pthread_cond_t woken
 
 
+cdef bint gone(const Renewing* r) noexcept nogil:
+    """Whether somebody else could lock a file of this name. A path that cannot be looked at proves nothing."""
+    cdef seen held, there
+    if fstat(r.lock, &held) != 0 or held.st_nlink == 0:
+        return True
+    if lstat(r.path, &there) != 0:
+        return errno == ENOENT or errno == ENOTDIR
+    return held.st_dev != there.st_dev or held.st_ino != there.st_ino
+
+
 cdef void* renew(void* given) noexcept nogil:
     cdef Renewing* r = <Renewing*> given
     cdef timespec until
+    cdef uint64_t lease, one = 1
     pthread_mutex_lock(&r.mutex)
     while not r.ended:
-        store(r.words + LEASE, <uint64_t> (boottime() + PEP_LEASE_NS))
+        lease = <uint64_t> (boottime() + PEP_LEASE_NS)
+        if gone(r):
+            store(r.words + LEASE, 0)
+            write(r.tell, &one, sizeof(one))
+            break
+        store(r.words + LEASE, lease)
         clock_gettime(CLOCK_MONOTONIC, &until)
         until.tv_nsec += RENEW_NS
         if until.tv_nsec >= 1000000000:
@@ -78,6 +111,7 @@ cdef class Renewal:
     """Renews the lease of a page from `start` to `stop`."""
 
     cdef Page page
+    cdef bytes path
     cdef Renewing state
     cdef pthread_t thread
     cdef bint running
@@ -91,12 +125,17 @@ cdef class Renewal:
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
         pthread_cond_init(&self.state.woken, &attributes)
 
-    def start(self):
-        """Be believed from now on. Signals go to the other threads. Raises OSError where no thread can be had."""
+    def start(self, int lock, bytes path not None, int tell):
+        """Be believed from now on, while the locked file `lock` is the one at `path`; `tell` is an eventfd.
+
+        Signals go to the other threads. Raises OSError where no thread can be had.
+        """
         cdef sigset_t every, before
         cdef int failed
         if self.running:
             return
+        self.path = path
+        self.state.lock, self.state.path, self.state.tell = lock, self.path, tell
         self.state.ended = False
         sigfillset(&every)
         pthread_sigmask(SIG_SETMASK, &every, &before)

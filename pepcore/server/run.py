@@ -147,6 +147,7 @@ async def live(
     stop: asyncio.Event,
 ) -> int:
     """Load, serve until told to stop, drain or hand over."""
+    from .fence import Fence
     from .handover import hand_over, take
     from .listener import Listener
 
@@ -180,7 +181,8 @@ async def live(
         service, taken.administrators if taken else place.listen(place.admin), administrators=True
     )
     accepting = Listener(service, taken.accepting if taken else passed or place.listen(place.path))
-    service.renewal.start()
+    fence = Fence(service, place, (accepting, administrators), stop.set)
+    fence.start()
     service.recording.start()
     service.listening = True
     service.candidate.want(service.config)
@@ -198,21 +200,24 @@ async def live(
         entities=service.loaded.entities,
         workers=service.misses.workers.pids() if service.misses.workers else [],
     )
-    while True:
+    handed = False
+    while not handed:
         wanted = asyncio.create_task(taking.wait())
         await asyncio.wait([stopped, wanted], return_when=asyncio.FIRST_COMPLETED)
         wanted.cancel()
-        if service.successor is None or await hand_over(service, place, administrators, accepting):
-            break
         taking.clear()
+        if service.successor is None or not fence.holds():
+            break
+        handed = await hand_over(service, place, administrators, accepting)
     systemd.notify("STOPPING=1")
-    if service.successor is None:
-        logs.info("draining", waiting=service.enforcer.waiting)
+    if not handed:
         service.candidate.close()
-        place.leave()
-        administrators.close()
-        accepting.close()
-        await drain(service)
+        if fence.holds():
+            logs.info("draining", waiting=service.enforcer.waiting)
+            place.leave()
+            administrators.close()
+            accepting.close()
+            await drain(service)
         service.renewal.stop()
         service.recording.close()
     for task in tasks:
@@ -220,7 +225,7 @@ async def live(
     if service.misses.workers is not None:
         service.misses.workers.close()
     logs.info("stopped", pid=os.getpid())
-    return 0
+    return 3 if fence.fallen else 0
 
 
 async def drain(service: Service) -> None:

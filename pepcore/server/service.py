@@ -108,6 +108,7 @@ class Service:
         """Whether connections end once they are answered; and whether what they have sent is still decided."""
         self.successor: Any = None
         self.stop: Callable[[], None] = lambda: None
+        self.holds: Callable[[], bool] = lambda: True
         self.loaded = Loaded(0.0)
         self.endpoint: Any = None
         self.listening = False

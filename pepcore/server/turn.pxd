@@ -7,6 +7,7 @@ cdef class Served:
     cdef public int owner
     cdef public int64_t others_ns
     cdef public bint contested      # connections of several owners are open
+    cdef public object holds
     cdef Clocks clocks
 
 cdef class Share:

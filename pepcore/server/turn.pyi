@@ -6,6 +6,7 @@ class Served:
     owner: int
     others_ns: int
     contested: bool
+    holds: Callable[[], bool] | None
     def wall_was_set(self, now: int, wall_ms: int) -> bool: ...
 
 class Share:

@@ -3,16 +3,18 @@
 Promises: the bytes of a read go from the kernel into the gate and its replies back with one `recv` and one `send`; no
 Python object is made for a hit; only what the gate could not answer, and what the kernel would not take, reaches
 Python code (`rest`, in connection.py). Where several owners are connected, one that has used up its share of the loop
-is read for later.
+is read for later. What comes when the lease of our own page is over is answered only if `holds` says that this daemon
+still is the one: it may have been stopped for long, and have a successor.
 Never: decides; keeps bytes (the stream and the connection do); blocks (MSG_DONTWAIT); raises into the loop.
 """
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from ..core.clocks cimport CLOCK_REALTIME, boottime, unix_ms, wall_was_set
 from ..core.gate cimport Gate, Stream
+from ..core.page cimport LEASE, load
 
 cdef extern from "<sys/socket.h>" nogil:
     Py_ssize_t recv(int, void*, size_t, int)
@@ -52,7 +54,7 @@ cdef unsigned char buffer[READ]
 @cython.final
 cdef class Served:
     """Which owner was served last, when another one was (a miss is evaluated inline only if its peer is alone), and
-    whether more than one is connected."""
+    whether more than one is connected. `holds()`: whether we are the daemon of this socket; None: nobody else can be."""
 
     def __cinit__(self):
         self.owner = -1
@@ -125,6 +127,10 @@ cdef class Turn:
         cdef Stream s = self.stream
         cdef Py_ssize_t sent = 0
         cdef Py_ssize_t out
+        # the clock was read after the bytes: what they ask was asked before the lease ends
+        if load(self.gate.page.words + LEASE) < <uint64_t> now and self.served.holds is not None:
+            if not self.served.holds():
+                return 0
         if wall_was_set(&self.served.clocks, now, wall_ms):
             self.gate.page.clock_was_set()
         if self.served.owner != self.owner:

@@ -213,6 +213,31 @@ def test_one_process_writes_a_journal(shm: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_journal_whose_lock_file_was_removed_is_left_to_whoever_locks_it_next(
+    shm: Path, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    """Without the look, the twin writes over what the other one was promised is on disk."""
+    if not looks:
+        monkeypatch.setattr("pepcore.audit.writer.in_place", lambda lock, path: True)
+    one = Writer(shm / "journal")
+    assert ask(one, 0).wait().index == 0
+    (shm / "journal" / "lock").unlink()
+    with writer(shm / "journal") as other:
+        kept = [ask(other, 100 + i).wait().index for i in range(3)]
+        assert min(kept) == 1
+        refused = ask(one, 1).wait()
+        one.close()
+    assert (refused.error is not None) == looks
+    if looks:
+        assert "its lock file was removed" in str(refused.error)
+        assert one.lost == 1
+        assert decisions(shm / "journal") == [0, 100, 101, 102]
+    else:
+        with pytest.raises((Damaged, AssertionError)):
+            assert decisions(shm / "journal") == [0, 100, 101, 102]
+
+
 def test_a_forked_child_holds_no_record_and_no_lock(shm: Path) -> None:
     one = Writer(shm / "journal")
     hold, go = os.pipe()
