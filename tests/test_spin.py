@@ -44,6 +44,10 @@ MUTANTS = [
     ("lease", "HAND_OVER HAND_OVER_ANSWERING"),
     ("lease", "HAND_OVER RENEWER_NOT_JOINED"),
     ("lease", "HAND_OVER LEASE_NOT_ZEROED"),
+    ("lease", "REMOVED NO_LOOK"),
+    ("lease", "REMOVED LOOK_BEFORE_CLOCK"),
+    ("lease", "REMOVED ANSWERS_WITHOUT_LOOK"),
+    ("lease", "REMOVED ACKS_WITHOUT_LOOK"),
     ("tear", "ACKNOWLEDGE_FIRST"),
 ]
 PROBES = [
@@ -56,6 +60,7 @@ PROBES = [
     ("lease", "SEE_HIT_ON_NEW_PAGE"),
     ("lease", "SEE_RENEWED_HIT"),
     ("lease", "SEE_LATE_ANSWER"),
+    ("lease", "REMOVED SEE_HIT_BESIDE"),
     ("tear", "SEE_TORN"),
     ("tear", "SEE_HIT_AFTER_DEATH"),
 ]
@@ -97,7 +102,7 @@ def test_the_page_lets_no_stale_permit_through_in_any_interleaving(tmp_path: Pat
     assert holds(said), said
 
 
-@pytest.mark.parametrize("variant", ["", "HAND_OVER", "AHEAD=1", "BEHIND=1"])
+@pytest.mark.parametrize("variant", ["", "HAND_OVER", "REMOVED", "AHEAD=1", "BEHIND=1"])
 def test_no_stale_permit_comes_through_a_stopped_killed_or_replaced_daemon(tmp_path: Path, variant: str) -> None:
     said = verify(tmp_path, "lease", variant)
     assert holds(said), said
