@@ -93,6 +93,7 @@ typedef struct pep_client_st {
   uint64_t page_boot;
   uint64_t *counts; /* where the daemon fetches the hits of this client, mapped; NULL: it records none */
   uint64_t begun_ns, told_ns; /* our clock before the hello, and the daemon's in its reply */
+  int64_t wall_ahead_ms; /* the wall clock minus CLOCK_BOOTTIME, as it was when the table was empty last */
   int awaits_page, is_offered, passed[2], num_held, num_passed; /* passed: descriptors of ours, num_held of them */
   int page_told;
   char page_error[160];
@@ -178,8 +179,9 @@ int pep_connect(pep_client *client, const char *path, const char *point, const c
  * child. Call it after pep_connect and before the first check; not in a program that asks only once.
  * `pep_check` then answers the same question (byte for byte) without a system call, as long as the daemon allowed, and
  * while its page shows nothing revoked on which the answer hangs and was renewed within 100 ms; such a verdict is
- * `cached`. A request with a min_revision is asked each time, as is one whose not_after has passed, and every one where
- * no page can be used. It fails, with text in `error`, where memory cannot be had or the client asked before. */
+ * `cached`. A wall clock that is set ends all that is kept. A request with a min_revision is asked each time, as is one
+ * whose not_after has passed, and every one where no page can be used. It fails, with text in `error`, where memory
+ * cannot be had or the client asked before. */
 int pep_client_keep(pep_client *client, size_t slots);
 
 /* pep_page_error returns why nothing is kept, the daemon's page being none that can be used, or NULL: each reason once,
@@ -1362,6 +1364,7 @@ static int pep_i_judge(pep_client *c, pep_verdict *v, pep_cursor body) {
 #define PEP_I_COUNTED 8192u
 #define PEP_I_COUNTS_BYTES (8u * (PEP_I_COUNTS_PAIRS + 2u * PEP_I_COUNTED))
 #define PEP_I_LEASE_NS 100000000u /* how long a daemon that says nothing is believed */
+#define PEP_I_JUMP_MS 1000 /* a wall clock that moved by more, altogether, was set; by less it may be slewed */
 #define PEP_I_WAYS 8
 #define PEP_I_FUTURE_WRITE 0x10 /* F_SEAL_FUTURE_WRITE and MADV_WIPEONFORK, which older headers lack */
 #define PEP_I_WIPE_ON_FORK 18
@@ -1432,6 +1435,23 @@ static int pep_i_is_entry(const pep_i_set *set, size_t way, uint64_t hash, const
          !memcmp(e->bytes, r->frame.data + PEP_I_HEADER, r->question_len);
 }
 
+static int64_t pep_i_wall_ahead_ms(uint64_t now_ns) {
+  return (int64_t)(pep_i_clock_ns(CLOCK_REALTIME_COARSE) / 1000000) - (int64_t)(now_ns / 1000000);
+}
+
+/* Whether the wall clock was set, on which windows and lifetimes were measured. Everything that is kept ends then: the
+ * daemon may be asleep, and marks its page only when somebody asks. */
+static int pep_i_wall_was_set(pep_client *c, uint64_t now_ns) {
+  int64_t ahead = pep_i_wall_ahead_ms(now_ns), moved = ahead - c->wall_ahead_ms;
+  if (moved <= PEP_I_JUMP_MS && moved >= -PEP_I_JUMP_MS) return 0;
+  c->wall_ahead_ms = ahead;
+  for (size_t i = 0; i < c->num_sets * PEP_I_WAYS; i++) {
+    pep_i_entry *e = &c->kept[i / PEP_I_WAYS].ways[i % PEP_I_WAYS];
+    if (e->question_len) e->expires_ns = 0; /* no write where nothing was: that would take memory */
+  }
+  return 1;
+}
+
 /* Answers from the table where the answer stands: the verdict is what pep_i_judge says of the body that was kept. */
 static int pep_i_recall(pep_client *c, pep_verdict *v, pep_request *r) {
   if (!c->page || r->has_min_revision || !pep_request_seal(r)) return 0;
@@ -1446,6 +1466,7 @@ static int pep_i_recall(pep_client *c, pep_verdict *v, pep_request *r) {
   lease = pep_i_load(c->page + PEP_I_PAGE_LEASE);
   now = pep_i_clock_ns(CLOCK_BOOTTIME);
   if (lease - now > PEP_I_LEASE_NS) return 0;
+  if (pep_i_wall_was_set(c, now)) return 0;
   if (e->expires_ns <= now || !pep_i_stands(c->page, e)) return e->expires_ns = 0, 0;
   left = (e->ends_ns - now) / 1000000;
   if (r->has_not_after) {
@@ -1652,6 +1673,7 @@ int pep_client_keep(pep_client *c, size_t slots) {
   }
   c->kept = (pep_i_set *)at;
   c->num_sets = sets;
+  c->wall_ahead_ms = pep_i_wall_ahead_ms(pep_i_clock_ns(CLOCK_BOOTTIME));
   return 1;
 }
 

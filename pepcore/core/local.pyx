@@ -81,6 +81,7 @@ cdef class Local:
         self.sets = <Set*> calloc(sets, sizeof(Set))
         if self.entries == NULL or self.sets == NULL:
             raise MemoryError
+        self.compare(boottime(), unix_ms(CLOCK_REALTIME_COARSE))    # now: a clock that is set before the first hit is seen
 
     def __dealloc__(self):
         cdef size_t i

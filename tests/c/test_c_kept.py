@@ -26,6 +26,7 @@ from pages import BOOT, KEEP, LEASE, LEASE_NS, REVISION, SEALS, SIZE, SLOT, Daem
 
 from pepcore.core.counts import Counts
 from pepcore.server.sharing import make_counts
+from tests.wall_clock import Wall
 
 Serve = Callable[..., Peer]
 PAYLOAD = {"obligations": [["o", "mask", {"keep": 4}]], "policies": ["p", "q"], "reason": "owner"}
@@ -225,6 +226,59 @@ def test_not_after_is_honoured_on_a_hit(driver: Driver, daemon: Daemon) -> None:
             assert 0 < answer["lifetime_ms"] <= ahead
     question(driver)
     daemon.kept(driver)
+
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Wall:
+    return Wall(tmp_path)
+
+
+@pytest.fixture
+def watched(programs: dict[str, Path], clock: Wall) -> Iterator[Driver]:
+    """A driver whose wall clock the test sets."""
+    driver = Driver(programs["plain"], env=clock.env)
+    yield driver
+    driver.close()
+
+
+@pytest.mark.parametrize("by", [7200, -7200, 1.5, -1.5])
+def test_a_wall_clock_that_is_set_ends_what_is_kept(watched: Driver, daemon: Daemon, clock: Wall, by: float) -> None:
+    """Its windows were measured on the old one, and the daemon may be asleep: what it would say is asked."""
+    client(watched, daemon)
+    for name in (b"Document::1", b"Document::2"):
+        question(watched, name)
+        daemon.asked(watched)
+        daemon.kept(watched)
+    clock.move(int(by * SECOND_NS))
+    for name in (b"Document::2", b"Document::1"):
+        question(watched, name)
+        daemon.asked(watched)
+        daemon.kept(watched)
+
+
+def test_a_wall_clock_that_is_slewed_ends_nothing_until_it_adds_up(
+    watched: Driver, daemon: Daemon, clock: Wall
+) -> None:
+    client(watched, daemon)
+    daemon.asked(watched)
+    clock.move(int(0.6 * SECOND_NS))
+    daemon.kept(watched)
+    clock.move(int(0.6 * SECOND_NS))
+    daemon.asked(watched)
+    daemon.kept(watched)
+
+
+def test_a_wall_clock_that_is_set_before_the_first_hit_is_seen_too(
+    watched: Driver, daemon: Daemon, clock: Wall
+) -> None:
+    client(watched, daemon)
+    daemon.asked(watched)
+    clock.move(7200 * SECOND_NS)
+    daemon.asked(watched)
+    daemon.kept(watched)
 
 
 def test_a_min_revision_is_asked_each_time(driver: Driver, daemon: Daemon) -> None:

@@ -1,14 +1,11 @@
 """A wall clock that jumps: no permit outlives its window, also where it is kept in a process that asks nobody (5).
 
-The clock is that of a preloaded library (`wall.c`), the same for daemon, workers and clients, and it alone jumps.
+The clock is that of a preloaded library (`tests/wall.c`), the same for daemon, workers and clients, and it alone jumps.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,9 +17,10 @@ import pytest
 from race_run import HERE
 from running import Daemon
 
+from tests.wall_clock import AT_NINE, Wall
+
 HOUR_NS = 3_600_000_000_000
 NINE, TEN = "2030-01-01T09:00:00Z", "2030-01-01T10:00:00Z"
-AT_NINE = 1_893_488_400_000_000_000
 WINDOW = json.dumps(json.dumps([{"id": "w", "type": "window", "properties": {"not_after": TEN}}]))
 HOURS = f"""
 @id("hours") @obligation({WINDOW})
@@ -45,24 +43,6 @@ for line in sys.stdin:
 """
 
 
-class Wall:
-    """Where the wall clock of a test stands."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "wall"
-        self.file.write_bytes(bytes(4096))
-        with self.file.open("r+b") as f:
-            self._moved = mmap.mmap(f.fileno(), 4096)
-        self.set(AT_NINE)
-        library = folder / "wall.so"
-        compiler = shutil.which("cc") or pytest.skip("needs a C compiler")
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "wall.c"], check=True, timeout=60)
-        self.env = {**os.environ, "LD_PRELOAD": str(library), "PEPCORE_WALL": str(self.file), "PYTHONPATH": str(HERE)}
-
-    def set(self, unix_ns: int) -> None:
-        self._moved[:8] = (unix_ns - time.time_ns()).to_bytes(8, "little", signed=True)
-
-
 @pytest.fixture
 def clock(tmp_path: Path) -> Wall:
     return Wall(tmp_path)
@@ -78,7 +58,12 @@ def told(tmp_path: Path, clock: Wall) -> Any:
         started.append(daemon.ready().process)  # type: ignore[arg-type]
         command = [sys.executable, "-c", ASKING, str(daemon.socket), action]
         asking = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=clock.env, cwd=tmp_path, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**clock.env, "PYTHONPATH": str(HERE)},
+            cwd=tmp_path,
+            text=True,
         )
         started.append(asking)
         assert asking.stdout is not None

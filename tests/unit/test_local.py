@@ -399,6 +399,13 @@ def test_a_wall_clock_that_was_set_ends_what_was_kept_and_the_next_answer_is_kep
     assert (page.revision, len(pdp.asked)) == (2, 2)
 
 
+def test_a_wall_clock_that_was_set_before_the_first_hit_is_seen_too(local: Local, page: Page) -> None:
+    local.check(*ALICE)
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    local.clocks_read(now, time.time_ns() // 10**6 + 3_600_000)
+    assert page.revision == 1
+
+
 def leased(boot: int = 5) -> tuple[Page, Page]:
     """The page of a daemon, and the same as a client maps it."""
     memory = mmap.mmap(-1, PAGE_BYTES)
