@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from . import entries
 from .disk import Disk
 from .frames import frame
-from .growing import Growing
+from .growing import Growing, HalfMade
 from .heads import Signer
 from .intake import Intake
 from .retention import delete, due
@@ -52,8 +52,9 @@ class Commit:
         self._given_up = False
         self._unsynced: list[Item] = []
         """Written since the last sync, or to be appended again, in their order."""
-        self._untrue = -1
-        """Where the seal of a try that failed stands: the segment may have grown since."""
+        self._seals = seals(folder)
+        self._sealed: tuple[int, Seal] | None = None
+        """Where the seal of a try that failed stands, and what it says: the segment may have grown since."""
         self._oldest = 0.0
         self._retry = 0.0
         self._next_head = 0.0
@@ -182,12 +183,14 @@ class Commit:
         self._deadlines.settle([item for item in again if item.durable], error)
         self._segment.close()
         self._given_up = True
-        number = self._segment.header.segment
-        reason = error.strerror or str(error)
-        fault = entries.Fault(**entries.times(), what="sync", segment=number, reason=reason, denied=denied)
-        self._unsynced = [Item(item.body, False, True, index=item.index) for item in again] + [self._note(fault)]
+        fault = self._failed(self._segment, error, denied)
+        self._unsynced = [Item(item.body, False, True, index=item.index) for item in again] + [fault]
         self._retry = 0.0
         self._renew()
+
+    def _failed(self, segment: Growing, error: OSError, denied: tuple[int, ...] = ()) -> Item:
+        reason, number = error.strerror or str(error), segment.header.segment
+        return self._note(entries.Fault(**entries.times(), what="sync", segment=number, reason=reason, denied=denied))
 
     def _renew(self) -> bool:
         """Go on in a new segment, with what the old one may have lost."""
@@ -199,8 +202,9 @@ class Commit:
             self._segment.sync()
         except OSError as error:
             if not self._given_up:  # the new one failed, too: it is given up in the same way
-                self._segment.close()
                 self._given_up = True
+                if not self._segment.close():
+                    again = [*again, self._failed(self._segment, error)]
             self._unsynced = again
             self.error, self._retry = error, time.monotonic() + RETRY
             return False
@@ -210,13 +214,14 @@ class Commit:
 
     def _change(self, old: Growing) -> None:
         """Seal a segment and begin the next. Raises OSError; it can be tried again then."""
-        file = seals(self._folder)
-        if self._untrue >= 0:
-            self._disk.cut_file(file.path, self._untrue)
-            self._untrue = -1
-        self._untrue = file.append(self._disk, old.seal())
+        seal = old.seal()
+        if self._sealed is None or self._sealed[1] != seal:
+            if self._sealed is not None:
+                self._seals.take_back(self._sealed[0])
+                self._sealed = None
+            self._sealed = self._seals.append(self._disk, seal), seal
         self._segment = old.successor(self._folder)
-        self._untrue = -1
+        self._sealed = None
         self._given_up = False
 
     def _roll(self) -> None:
@@ -228,13 +233,17 @@ class Commit:
             return
         try:
             self._change(old)
-            old.close()
+            if not old.close():
+                self._write([self._failed(old, OSError(errno.EIO, "its end could not be cut"))])
             gone = due(self._folder, self._plan.retention)
             if gone:
                 self._write([self._retired(seal) for seal in gone])
                 self._sync()
             if self._sign() and gone and not self._given_up and self.error is None:
                 delete(self._folder, self._disk, gone)
+        except HalfMade as error:
+            old.close()
+            self._given_up, self.error, self._retry = True, error, time.monotonic() + RETRY
         except OSError as error:  # the old one goes on growing
             self.error = error
 

@@ -84,9 +84,8 @@ class Disk:
         raise OSError(number, os.strerror(number))
 
     def rename(self, old: Path, new: Path) -> None:
-        """Put it in place for good: the folder is synced, too."""
+        """Put it in place; for good once the folder is synced, too."""
         os.rename(old, new)
-        self.sync_folder(new.parent)
 
     def remove(self, path: Path) -> None:
         os.unlink(path)

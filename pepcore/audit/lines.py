@@ -2,7 +2,8 @@
 
 Promises: a line is read only if writing it again gives the same bytes, so no bit of it is free; a last line without
 its end was never acknowledged, and the writer cuts it.
-Never: grows by half a line: what could not be written and synced whole is taken back.
+Never: grows by half a line: what could not be written and synced whole is taken back, where the disk does not let us by
+the next line.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ class Lines(Generic[T]):
     def __init__(self, path: Path, kind: type[T]) -> None:
         self.path = path
         self._decode = msgspec.json.Decoder(kind).decode
+        self._end: int | None = None
+        """Where the next line stands, if what a try has left may stand there."""
+        self._named = True
 
     def read(self) -> tuple[list[tuple[int, T]], Broken | None]:
         """Each line with its offset, up to the first that is wrong. Raises OSError."""
@@ -81,11 +85,17 @@ class Lines(Generic[T]):
         return value
 
     def append(self, disk: Disk, value: T) -> int:
-        """Return where the line stands. Raises OSError; nothing of it is there then."""
-        fresh = not self.path.exists()
-        file = disk.create(self.path) if fresh else disk.open(self.path)
+        """Return where the line stands. Raises OSError; it does not count then, and the next one takes its place."""
+        if not self.path.exists():
+            self._named, file = False, disk.create(self.path)
+        else:
+            file = disk.open(self.path)
         try:
             size = os.fstat(file).st_size
+            if self._end is not None and self._end < size:
+                disk.cut(file, self._end)
+                size = self._end
+            self._end = size
             try:
                 disk.write(file, _encode(value) + b"\n", size)
                 disk.sync(file)
@@ -95,9 +105,14 @@ class Lines(Generic[T]):
                 raise
         finally:
             disk.close(file)
-        if fresh:
+        if not self._named:
             disk.sync_folder(self.path.parent)
+        self._end, self._named = None, True
         return size
+
+    def take_back(self, offset: int) -> None:
+        """The line that stands there is not true any more: the next one takes its place."""
+        self._end = offset
 
 
 def as_line(value: msgspec.Struct) -> str:

@@ -9,14 +9,16 @@ Never: loses an entry that was acknowledged as durable without saying so.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
+from . import entries
 from .disk import Disk
-from .frames import Broken, frames, leaf, synced_behind
+from .frames import HEAD, SYNCED, Broken, frames, leaf, synced_behind
 from .heads import Head, heads
 from .segments import Damaged, Held, content, lead, numbers, seals, survey, walk
 from .tree import Frontier, Span
@@ -32,6 +34,8 @@ class Found(Struct, frozen=True):
     span: Span
     cut: tuple[int, int, str] | None
     head: Head | None
+    behind: tuple[int, ...] = ()
+    """Segments that were given up, with something behind their end, by a process that ended before it could say so."""
 
 
 def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
@@ -72,7 +76,7 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
     _cut_lines(folder, disk, last.header.segment)
     if cut is not None:
         disk.cut_file(last.path, end)
-    return Found(last.header.journal, last, end, tree, span, cut, head)
+    return Found(last.header.journal, last, end, tree, span, cut, head, _given_up(each, data, places))
 
 
 def _fresh(folder: Path, disk: Disk) -> Found:
@@ -97,6 +101,24 @@ def _readable(data: bytes, last: Held) -> tuple[list[tuple[int, int]], Broken | 
     except Broken as broken:
         return found, broken
     return found, None
+
+
+def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> tuple[int, ...]:
+    """See `Found.behind`. What was written to the last segment after its first sync says that all before is said."""
+    if sum(bool(int.from_bytes(data[start : start + 4], "little") & SYNCED) for start, _ in places) > 1:
+        return ()
+    said = [entries.read(data[start + HEAD : stop]) for start, stop in places if b"fault" in data[start:stop]]
+    known = {entry.segment for entry in said if isinstance(entry, entries.Fault) and entry.what == "sync"}
+    found: list[int] = []
+    for one, after in reversed(list(pairwise(each))):
+        with contextlib.suppress(Damaged, Broken):  # what is wrong with it is for `verify`
+            whole = content(one.path)
+            counted = walk(whole, one, after.header.size)
+            if (counted[-1][1] if counted else one.start) < len(whole):
+                found.append(one.header.segment)
+        if after.header.size > one.header.size:
+            break
+    return tuple(number for number in found if number not in known)
 
 
 def _last_head(folder: Path, tree: Frontier, last: Held, end: int, cut: str) -> Head | None:

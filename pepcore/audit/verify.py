@@ -63,6 +63,9 @@ class _Check:
         self.journal = ""
         self.retired: dict[int, int] = {}
         """Segments that the record says were deleted, and the index of the entry that says so."""
+        self.failed: set[int] = set()
+        """Segments whose sync failed, as a later entry says: what lies behind their end does not count."""
+        self.behind: list[tuple[int, Path, int, int]] = []
 
     def find(self, file: Path, offset: int, reason: str) -> None:
         self.report.findings.append(Finding(str(file), offset, reason))
@@ -120,6 +123,9 @@ class _Check:
                 self._spans(each, seal)
             elif number != there[-1]:
                 self.find(seals(self.folder).path, 0, f"the seal of segment {number} is missing")
+        for number, path, offset, length in self.behind:
+            if number not in self.failed:
+                self.find(path, offset, f"{length} bytes stand behind its last entry")
         for number in sealed:
             if number > there[-1] and not path_of(self.folder, number).exists():
                 self.find(path_of(self.folder, number), 0, "the file is missing, and its seal is there")
@@ -159,6 +165,8 @@ class _Check:
         for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
             if b"retired" in framed:
                 self._retired(framed, tree.size)
+            if b"fault" in framed:
+                self._failed(framed)
             tree.append(leaf(framed))
             offset += len(framed)
             if tree.size in wanted:
@@ -167,8 +175,8 @@ class _Check:
                 break
         self.roots[tree.size] = tree.root().hex()
         full = after is not None and tree.size == after.header.size
-        if full and offset < len(data) and not _given_up(after, header.segment):
-            self.find(each.path, offset, f"{len(data) - offset} bytes stand behind its last entry")
+        if full and offset < len(data):
+            self.behind.append((header.segment, each.path, offset, len(data) - offset))
         return tree
 
     def _retired(self, framed: bytes, index: int) -> None:
@@ -176,6 +184,12 @@ class _Check:
             entry = entries.read(framed[HEAD:])
             if isinstance(entry, entries.Retired):
                 self.retired[entry.segment] = index
+
+    def _failed(self, framed: bytes) -> None:
+        with contextlib.suppress(msgspec.DecodeError):
+            entry = entries.read(framed[HEAD:])
+            if isinstance(entry, entries.Fault) and entry.what == "sync":
+                self.failed.add(entry.segment)
 
     def _deleted(self) -> None:
         """The newest of the deleted segments must have been deleted by the writer; that of others may be gone, too."""
@@ -267,18 +281,3 @@ class _Check:
         if report.size > report.signed:
             say(f"{report.size - report.signed} entries came after the last signed head: whoever can write the "
                 "journal's files can still change or cut these")  # fmt: skip
-
-
-def _given_up(after: Held | None, segment: int) -> bool:
-    """Whether the next segment says that the sync of this one failed: what lies behind its end does not count then."""
-    if after is None:
-        return False
-    data = content(after.path)
-    try:
-        for start, stop in frames(data, after.start):
-            entry = entries.read(data[start + HEAD : stop])
-            if isinstance(entry, entries.Fault) and (entry.what, entry.segment) == ("sync", segment):
-                return True
-    except (Broken, ValueError):
-        pass
-    return False

@@ -108,6 +108,9 @@ class Writer:
                 entries.Cut(**entries.times(), segment=found.last.header.segment, offset=offset, bytes=length, why=why),
                 Keep.buffered,
             )
+        for number in found.behind:
+            why = "its end was given up by a process that ended before it could say so"
+            self.append(entries.Fault(**entries.times(), what="sync", segment=number, reason=why), Keep.buffered)
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         _open_here.add(self)
         self._deadlines.start()

@@ -128,7 +128,7 @@ GUARDS = {
     "numbers": ("if head.number != number:", "if False:"),
     "outside": ("if self.outside is not None:\n            self._outside", "if False:\n            self._outside"),
     "headers": ("if (header.size, header.root) != (tree.size, tree.root()):", "if False:"),
-    "tails": ("if full and offset < len(data) and not", "if False and not"),
+    "tails": ("if full and offset < len(data):", "if False:"),
     "seals": ('f"the seal of segment {number} is missing")', '"") if False else None'),
     "lines": ("if broken is not None:", "if False:"),
     "retired": ("if number and self.retired", "if False and self.retired"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ from pepcore.audit.frames import LONGEST
 from pepcore.audit.growing import Growing
 from pepcore.audit.reader import read
 from pepcore.audit.retention import Rules
-from pepcore.audit.segments import Damaged, numbers
+from pepcore.audit.segments import Damaged, numbers, path_of
 from pepcore.audit.tree import Frontier
 from pepcore.audit.verify import verify
 from pepcore.audit.waiting import Item
@@ -363,6 +364,100 @@ def test_a_sync_that_fails_when_a_segment_is_full_makes_one_new_segment_and_not_
     assert verify(shm / "journal").findings == []
 
 
+class Stubborn(Failing):
+    """Fails in the calls that are named, each as often as it says."""
+
+    def __init__(self, **times: int) -> None:
+        super().__init__()
+        self.left = times
+
+    def _fails(self, call: str) -> None:
+        if self.left.get(call, 0) > 0:
+            self.left[call] -= 1
+            raise EIO
+
+    def sync_folder(self, path: Path) -> None:
+        self._fails("sync_folder")
+        super().sync_folder(path)
+
+    def remove(self, path: Path) -> None:
+        self._fails("remove")
+        super().remove(path)
+
+    def cut(self, file: int, size: int) -> None:
+        self._fails("cut")
+        super().cut(file, size)
+
+
+def test_a_segment_that_was_half_made_is_made_again_and_the_one_before_it_grows_no_more(shm: Path) -> None:
+    """Whoever finds it after a crash goes on from there: what the one before it took later would not count."""
+    with writer(shm / "journal", disk=(disk := Stubborn()), segment=1000) as one:
+        told: list[bool] = []
+        while not all(
+            path_of(shm / "journal", number).exists() for number in (1, 2)
+        ):  # a first roll: the seals are there
+            told.append(ask(one, len(told)).wait().error is None)
+        disk.left = {"sync_folder": 3, "remove": 3}
+        while not told or told[-1]:
+            told.append(ask(one, len(told)).wait().error is None)
+            assert len(told) < 100
+        crashed = shutil.copytree(shm / "journal", shm / "crashed")
+        until = time.monotonic() + 5
+        while ask(one, 100).wait().error is not None:
+            assert time.monotonic() < until
+    permitted = [number for number, fine in enumerate(told) if fine]
+    assert set(permitted) <= set(decisions(crashed))
+    for each in (crashed, shm / "journal"):
+        Writer(each).close()
+        assert set(permitted) <= set(decisions(each))
+        assert verify(each).findings == []
+
+
+@pytest.mark.parametrize("call", ["sync_folder", "cut"])
+def test_a_head_that_could_not_be_signed_for_good_is_signed_again_in_its_place(shm: Path, call: str) -> None:
+    disk = Stubborn()
+    with writer(shm / "journal", disk=disk, key=shm / "keys" / "heads.key", heads_s=0.01) as one:
+        disk.left = {call: 1}
+        if call == "cut":
+            disk.syncs = [None, EIO]  # of the entry, and of the head
+        for i in range(5):
+            assert ask(one, i).wait().error is None
+            time.sleep(0.05)
+        assert disk.left[call] == 0
+        assert one.unsigned == ""
+    report = verify(shm / "journal")
+    assert report.findings == []
+    assert report.heads > 2
+
+
+def test_what_stands_behind_segments_that_were_given_up_is_told_also_by_whoever_comes_after_a_crash(shm: Path) -> None:
+    class Torn(Stubborn):
+        def write(self, file: int, data: bytes, offset: int) -> None:
+            if b"fault" in data and self.left["cut"]:
+                os.pwrite(file, data[: len(data) // 2], offset)
+                raise EIO
+            super().write(file, data, offset)
+
+    with writer(shm / "journal", disk=(disk := Torn(cut=0))) as one:
+        assert ask(one, 0).wait().error is None
+        disk.left["cut"], disk.syncs = 1000, [EIO]
+        assert ask(one, 1).wait().error is not None
+        until = time.monotonic() + 5
+        while len(numbers(shm / "journal")) < 3:
+            assert ask(one, 2).wait().error is not None
+            assert time.monotonic() < until
+        disk.hang.clear()  # the process goes no further
+        crashed = shutil.copytree(shm / "journal", shm / "crashed")
+        disk.left["cut"] = 0
+        disk.hang.set()
+    for each in (crashed, shm / "journal"):
+        with writer(each) as other:
+            assert ask(other, 3).wait().error is None
+        assert verify(each).findings == []
+        assert decisions(each)[0] == 0
+    assert {1, 2} <= {fault.entry.segment for fault in of_kind(crashed, Fault)}  # type: ignore[attr-defined]
+
+
 def test_a_segment_is_never_made_in_the_place_of_another(shm: Path) -> None:
     make(shm / "journal", 1)
     with pytest.raises(FileExistsError, match="segment 1 is there already"):
@@ -527,7 +622,7 @@ import sys, time
 from pathlib import Path
 from pepcore.audit.writer import Keep, Plan, Writer
 from tests.audit.journals import Answer, decision
-one = Writer(Path(sys.argv[1]), Plan(segment=4000, deadline_s=5, heads_s=0, key=Path(sys.argv[1] + ".key")))
+one = Writer(Path(sys.argv[1]), Plan(segment=1000, deadline_s=5, heads_s=0, key=Path(sys.argv[1] + ".key")))
 fine, failed = [], []
 for i in range(2000):
     answer = Answer()
@@ -544,27 +639,56 @@ print(len(failed), *fine)
 """
 
 
-@pytest.mark.parametrize("fault", ["FAIL_SYNC=10", "FAIL_WRITE=10", "SHORT_WRITE=3", "FAIL_SYNC=15 FAIL_WRITE=15"])
-def test_no_acknowledged_entry_is_lost_where_calls_of_the_c_library_fail(shm: Path, fault: str) -> None:
-    (shm / "shim.c").write_text(SHIM)
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", shm / "shim.so", shm / "shim.c", "-ldl"], check=True)
-    environment = {**os.environ, "LD_PRELOAD": str(shm / "shim.so"), "PYTHONPATH": str(Path(__file__).parents[2])}
-    environment |= dict(word.split("=") for word in fault.split())
+def lost_nothing(shm: Path, environment: dict[str, str], *under: str) -> int:
+    """Run the program where calls fail, look for what it was promised; return how many entries were refused."""
+    environment = {**os.environ, **environment, "PYTHONPATH": str(Path(__file__).parents[2])}
     for _ in range(50):  # it may fail already when it is opened
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(shm / "journal")], env=environment, capture_output=True, timeout=60
+            [*under, sys.executable, "-c", PROGRAM, str(shm / "journal")],
+            env=environment,
+            capture_output=True,
+            timeout=60,
         )
         if not done.returncode:
             break
     words = done.stdout.split()
     assert done.returncode == 0, done.stderr.decode()
     failed, fine = int(words[0]), {int(word) for word in words[1:]}
-    assert failed > 0 or "SHORT" in fault
     assert len(fine) == 100
     with writer(shm / "journal"):
         pass
     assert fine <= set(decisions(shm / "journal"))
     assert verify(shm / "journal").findings == []
+    return failed
+
+
+@pytest.mark.parametrize("fault", ["FAIL_SYNC=10", "FAIL_WRITE=10", "SHORT_WRITE=3", "FAIL_SYNC=15 FAIL_WRITE=15"])
+def test_no_acknowledged_entry_is_lost_where_calls_of_the_c_library_fail(shm: Path, fault: str) -> None:
+    (shm / "shim.c").write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shm / "shim.so", shm / "shim.c", "-ldl"], check=True)
+    environment = {"LD_PRELOAD": str(shm / "shim.so"), **dict(word.split("=") for word in fault.split())}
+    assert lost_nothing(shm, environment) > 0 or "SHORT" in fault
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("fiu-run") is None, reason="missing program: fiu-run (Debian: fiu-utils)")
+@pytest.mark.parametrize(
+    ("calls", "probability", "denies"),
+    [
+        ("sync/*", 0.1, True),
+        ("rw/pwrite", 0.1, True),
+        ("sync/* dir/rename dir/unlink rw/ftruncate rw/pwrite", 0.1, True),
+        ("sync/fsync dir/rename dir/unlink rw/ftruncate", 0.5, False),
+    ],
+)
+def test_no_acknowledged_entry_is_lost_while_segments_are_closed_and_calls_fail(
+    shm: Path, calls: str, probability: float, denies: bool
+) -> None:
+    """Under libfiu, with a segment every few entries; the daemon is tested in `tests/daemon/test_io_errors.py`."""
+    random_ = f",probability={probability}"
+    faults = [word for name in calls.split() for word in ("-c", f"enable_random name=posix/io/{name}{random_}")]
+    failed = lost_nothing(shm, {}, "fiu-run", "-x", "-f", str(shm / "control"), *faults)
+    assert failed > 0 or not denies
 
 
 # ---- single words ----

@@ -44,6 +44,8 @@ class Daemon:
         self.policies.write_text(policies)
         self.configure(config)
         self.before, self.popen = before, popen
+        self.under: list[str] = []
+        """A program that runs it, by `exec`, and that program's arguments."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def configure(self, config: str = "") -> None:
@@ -54,7 +56,7 @@ class Daemon:
 
     def start(self, *, takeover: bool = False) -> subprocess.Popen[bytes]:
         """`takeover`: from the daemon that runs now, which is no longer ours to know."""
-        command = [sys.executable, "-c", START, str(self.config), self.before, *["takeover"] * takeover]
+        command = [*self.under, sys.executable, "-c", START, str(self.config), self.before, *["takeover"] * takeover]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, **{"stderr": log, **self.popen})
         return self.process
