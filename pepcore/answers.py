@@ -14,7 +14,7 @@ from .core.cache import Cache
 from .core.page import Page
 from .core.verdict import Verdict
 from .errors import DeadlinePassed, Expired, Fault
-from .flight import Flight
+from .flight import Flight, Said
 from .model import Decision
 from .modes import Modes, Settled
 from .revocation import Revocation
@@ -51,9 +51,29 @@ class Answers:
             return refused.verdict, refused.body(now)
         if shared is not None and not freshness.still_open(shared.verdict, now):
             shared = self.modes.shared(flight, outcome, now, wall_ms)  # a deny where a window closed meanwhile
+        flight.told |= shared is not None
         settled = shared or (self.modes.shared if held else self.modes.once)(flight, outcome, now, wall_ms)
         left = freshness.left_ms(not_after, wall_ms)
         return settled.verdict, settled.body(now, left, self.settlement.times.keep_ms)
+
+    def alone(
+        self, flight: Flight, outcome: Decision | Fault, until_ns: int, not_after: int, now: int, wall_ms: int
+    ) -> bytes:
+        """The body for the only one who asked, of what stands."""
+        shared = self.share(flight, outcome, now, wall_ms)
+        whole = self.within(flight, outcome, shared, until_ns, not_after, now, wall_ms)[1]
+        self.served(flight, shared, now)
+        return whole
+
+    def said(self, flight: Flight, outcome: Decision | Fault, shared: Settled | None) -> Said:
+        """What a batch is told."""
+        flight.told = True
+        return Said(flight, outcome, shared)
+
+    def served(self, flight: Flight, shared: Settled | None, now: int) -> None:
+        """Some of those who wait were served. When it was all: what is kept and was told to none is on record, too."""
+        if not (flight.waiters or flight.told):
+            self.modes.untold(flight, shared, now)
 
     def complete(self, flight: Flight, explanation: dict[str, Any], now: int) -> None:
         """Add to an explanation what would be enforced, and whether the answer is cached."""

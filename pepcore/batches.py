@@ -14,7 +14,7 @@ from .core.page import Page
 from .core.verdict import body, stored_body
 from .errors import Expired, Fault, Stale
 from .flight import Batch, Said, Times
-from .modes import Modes
+from .modes import Modes, Settled
 from .settlement import Settlement, single_use
 from .wire import Semantic
 
@@ -56,6 +56,8 @@ class Batches:
         left = freshness.left_ms(batch.not_after, wall_ms)
         for item, outcome in zip(batch.items, batch.outcomes, strict=True):
             if not isinstance(outcome, bytes) and left == 0:
+                if isinstance(outcome, Said):
+                    self.modes.untold(outcome.flight, outcome.shared, now)
                 fault = Expired("not_after", "the caller's own permission has ended")
                 bodies.append(self._deny(fault, now))
             else:
@@ -77,8 +79,11 @@ class Batches:
         if isinstance(outcome.outcome, Fault):
             flight = outcome.flight
             return self.modes.refusal(flight.partition, flight.key, outcome.outcome, now, wall_ms).body(now)
-        settled = self.modes.once if single_use(outcome.outcome) else self.modes.shared
-        return settled(outcome.flight, outcome.outcome, now, wall_ms).body(now, left, keep_ms)
+        settled: Settled | None = outcome.shared
+        if settled is None or not freshness.still_open(settled.verdict, now):
+            anew = self.modes.once if single_use(outcome.outcome) else self.modes.shared
+            settled = anew(outcome.flight, outcome.outcome, now, wall_ms)
+        return settled.body(now, left, keep_ms)
 
     def _deny(self, fault: Fault, now: int) -> bytes:
         return body(*self.settlement.refusal(fault), now)

@@ -202,10 +202,11 @@ class Enforcer:
                     )
                     self._reply(waiter, verdict, whole, Said(flight, outcome))
                 elif freshness.in_time(waiter.deadline_ns, now):
-                    waiter.batch.outcomes[waiter.index] = Said(flight, outcome)
+                    waiter.batch.outcomes[waiter.index] = self.answers.said(flight, outcome, shared)
                     self._arrived(waiter.batch, now, wall_ms)
                 else:
                     self._fail(waiter, DeadlinePassed("deadline", "the decision came too late"), now, wall_ms)
+            self.answers.served(flight, shared, now)
             self._decided.go_on()
 
     # ---- the short way: a question that is decided before anything else happens ----
@@ -226,9 +227,8 @@ class Enforcer:
         if not freshness.stands(flight, outcome, self.times, self.page, now):
             return None
         self.latency.observe(flight.begun_ns, now)
-        shared = self.answers.share(flight, outcome, now, wall_ms)
         until = self._until(flight.asked_ns, deadline_ns)
-        return self.answers.within(flight, outcome, shared, until, not_after, now, wall_ms)[1]
+        return self.answers.alone(flight, outcome, until, not_after, now, wall_ms)
 
     def _ask_again(self, waiter: Waiter, flight: Flight, now: int, wall_ms: int) -> None:
         """The answer is too old to stand: whoever waits is asked for once more within its deadline, else denied."""

@@ -97,6 +97,8 @@ class Flight(Struct, eq=False):
     """When its first one came who waits; 0: the PDP is not asked."""
     stamps: bytes = b""
     """Slots of the page that its answer hangs on, once there is one."""
+    told: bool = False
+    """Somebody was told the verdict that is kept, which is what the record has of it."""
 
     @property
     def wanted(self) -> bool:
@@ -120,6 +122,8 @@ class Said(Struct, frozen=True):
 
     flight: Flight
     outcome: Decision | Fault
+    shared: Any = None
+    """The verdict that serves all who wait (`modes.Settled`), if there is one."""
 
 
 class Batch(Struct, eq=False):

@@ -132,6 +132,8 @@ class Leases:
         """Policies, entities or the wall clock changed: ask about every lease again, those that end first before."""
         waiting = []
         for lease in self._all.values():
+            if not lease.key:  # of a daemon before this one, whose holder asks here or stops: nothing is known to ask
+                continue
             if lease.held and lease.asking:
                 lease.again = True
             elif lease.held:

@@ -9,6 +9,7 @@ Never: builds a permit (`core.verdict.settle` does); demands an obligation of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -50,10 +51,21 @@ class Modes:
 
     def __init__(self, settlement: Settlement, revocation: Revocation) -> None:
         self._settlement, self._revocation = settlement, revocation
+        self.on_untold: Callable[[Partition, bytes, bytes, int], None] | None = None
+        """Is told of a verdict that is kept and that nobody was told: partition, question, body, when it was asked."""
+
+    def untold(self, flight: Flight, kept: Settled | None, now: int) -> None:
+        """Nobody who waited was told the verdict that serves those who come: their hits name it all the same."""
+        if kept is not None and kept.verdict.expires_ns > now and self.on_untold is not None:
+            self.on_untold(flight.partition, flight.key, kept.body(now), flight.asked_ns)
+
+    def blocked(self, key: bytes, wall_ms: int) -> Decision | None:
+        """The deny of a block, which is enforced in every mode."""
+        return self._revocation.denied(key, wall_ms)
 
     def unasked(self, partition: Partition, key: bytes, wall_ms: int) -> Known | None:
         """What is decided without the PDP, if it is: a block is enforced in every mode."""
-        denied = self._revocation.denied(key, wall_ms)
+        denied = self.blocked(key, wall_ms)
         if denied is not None:
             return (partition if partition.mode == "enforce" else replace(partition, mode="enforce")), denied
         return (partition, OFF) if partition.mode == "off" else None

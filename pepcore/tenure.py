@@ -5,7 +5,8 @@
 
 Promises: a permit is held only if it still stands at that moment: one that was asked for before a revoke and comes out
 after it is asked for once more; an answer about a lease that ended meanwhile changes nothing; a connection that
-goes gets nothing held; a fault of the PDP ends a lease, what only says that it could not be asked now does not.
+goes gets nothing held; a fault of the PDP ends a lease, what only says that it could not be asked now does not. What
+the mode of a point lets pass is held, and asked about each second.
 Never: reads a clock or a socket; takes a lease from the cache; holds a permit past its window.
 """
 
@@ -19,7 +20,7 @@ from .core.obligation import understood
 from .discharge import window_left_ms
 from .enforcer import Enforcer
 from .errors import BadRequest, DeadlinePassed, Draining, Overloaded, Stale
-from .flight import Partition, Reply, Said
+from .flight import Flight, Partition, Reply, Said
 from .lease import Cause, Lease
 from .leases import Leases
 from .model import Decision
@@ -90,7 +91,7 @@ class Tenure:
         if r.request not in holder.asked:
             return False  # whoever asked has gone
         permit = r.verdict is not None and r.verdict.permit
-        if permit and not self._stands(r, holder.asked[r.request].not_after, now, wall_ms):
+        if permit and not self._stands(r, holder.asked[r.request].key, holder.asked[r.request].not_after, now, wall_ms):
             self._ask(holder, r.request, now, wall_ms)
             return True
         asked = holder.asked.pop(r.request)
@@ -111,7 +112,7 @@ class Tenure:
         if not lease.held:
             return
         if verdict.permit:
-            if self._stands(r, lease.not_after, now, wall_ms):
+            if self._stands(r, lease.key, lease.not_after, now, wall_ms):
                 self._renew(lease, r, now, wall_ms)
             else:
                 self.leases.undecided(lease, now)
@@ -120,23 +121,25 @@ class Tenure:
         else:
             self._end(lease, verdict.error or verdict.reason or "no policy permits it any more", wall_ms)
 
-    def _stands(self, r: Reply, not_after: int, now: int, wall_ms: int) -> bool:
+    def _stands(self, r: Reply, key: bytes, not_after: int, now: int, wall_ms: int) -> bool:
         """Whether a permit may still be held: between its release and now, access may have been taken away."""
         said, enforcer = r.said, self.enforcer
-        if said is None or 0 <= not_after <= wall_ms:
+        if 0 <= not_after <= wall_ms:
             return False
+        if said is None or permit_of(said) is None:  # no revoke ends what a mode lets pass: a block does
+            return enforcer.modes.blocked(key, wall_ms) is None
         return freshness.stands(said.flight, said.outcome, enforcer.times, enforcer.page, now)
 
     def _renew(self, lease: Lease, r: Reply, now: int, wall_ms: int) -> None:
-        assert r.said is not None, "a permit was said by the PDP"
-        assert isinstance(r.said.outcome, Decision), "a fault is no permit"
-        until_ns = self._until(r.said, now, wall_ms)
-        self.leases.renewed(lease, r.said.outcome.tags, r.said.outcome.policies, until_ns, now, wall_ms)
+        decision = permit_of(r.said)
+        if r.said is None or decision is None:
+            self.leases.renewed(lease, (), (), now + UNKEPT_MS * 1_000_000, now, wall_ms)
+        else:
+            until_ns = self._until(r.said.flight, decision, now, wall_ms)
+            self.leases.renewed(lease, decision.tags, decision.policies, until_ns, now, wall_ms)
 
-    def _until(self, said: Said, now: int, wall_ms: int) -> int:
+    def _until(self, flight: Flight, decision: Decision, now: int, wall_ms: int) -> int:
         """When a permit has to be asked for anew: as for any other, but that what is not to be kept lasts a second."""
-        decision, flight = said.outcome, said.flight
-        assert isinstance(decision, Decision), "a fault is no permit"
         life = self.enforcer.times.permit_ms or UNKEPT_MS
         if decision.max_age_ms is not None:
             life = min(life, decision.max_age_ms or UNKEPT_MS)
@@ -144,7 +147,8 @@ class Tenure:
         for o in understood(decision.obligations, flight.partition.handles):
             if o.type == "window":
                 until_ns = min(until_ns, now + (window_left_ms(o.properties, wall_ms) or 0) * 1_000_000)
-        return until_ns
+        enforced = flight.partition.mode == "enforce"  # else what is held outlives its window, and is not asked at once
+        return until_ns if enforced else max(until_ns, now + UNKEPT_MS * 1_000_000)
 
     # ---- the end ----
 
@@ -189,3 +193,9 @@ class Tenure:
                 lease.partition, Recheck(lease), lease.number, 0, lease.key, now, wall_ms,
                 deadline_ns=max(1, lease.ends_ns - now), not_after=lease.not_after, held=True,
             )  # fmt: skip
+
+
+def permit_of(said: Said | None) -> Decision | None:
+    """The permit of the policies; None: the mode of a point lets pass what they deny, or what nobody could decide."""
+    decision = said.outcome if said is not None else None
+    return decision if isinstance(decision, Decision) and decision.permit else None

@@ -205,7 +205,8 @@ class Leasing:
 
     def _look(self) -> None:
         """Ask about what is due; forget who has stopped; see whether the wall clock was set."""
-        self._timer = None
+        # a defect below ends no supervision: what is due is looked at again, if not so soon
+        self._timer = asyncio.get_running_loop().call_later(LOOK_NS / 1e9, self._look)
         service = self._service
         now, wall_ms = service.misses.clocks()
         if not service.page.untouched(_TIMED, self._seen):

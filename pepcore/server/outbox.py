@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..flight import Reply
 from ..tenure import Holder, Recheck
+from . import logs
 from .replies import Explaining, frame_of
 
 if TYPE_CHECKING:
@@ -36,11 +37,14 @@ class Outbox:
         recording = self._service.recording
         out, self._ready = self._ready, {}
         for r in self._service.enforcer.take_replies():
-            if recording.demanded(r):
-                recording.before(r, self._released)
-            else:
-                self._give(r, out)
-                recording.replied(r)
+            try:
+                if recording.demanded(r):
+                    recording.before(r, self._released)
+                else:
+                    self._give(r, out)
+                    recording.replied(r)
+            except Exception as error:  # a defect in one must not cost the others theirs
+                logs.unexpected("a reply could not be given", error)
         _write(out)
 
     def _released(self, r: Reply) -> None:

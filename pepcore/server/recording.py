@@ -115,6 +115,10 @@ class Recording:
     def told(self, partition: Partition, key: bytes, body: bytes, asked_ns: int, trace: bytes = b"") -> None:
         """A verdict has been given. Its entry is made when the loop has time for it."""
         self._service.passes.told(partition, body)
+        self.kept(partition, key, body, asked_ns, trace)
+
+    def kept(self, partition: Partition, key: bytes, body: bytes, asked_ns: int, trace: bytes = b"") -> None:
+        """As `told`, of a verdict that nobody was told: hits will name it."""
         if not self.keeps(partition):
             return
         if len(self._pending) >= PENDING:

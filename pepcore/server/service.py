@@ -96,6 +96,7 @@ class Service:
         self.peers = Peers(config.peers, listener, self._partition_numbers, None, config.record_of, config.mode_of)
         self.passes = Passes()
         self.recording = Recording(self, config.record, state)
+        self.enforcer.modes.on_untold = self.recording.kept
         self.connections: dict[Connection, int] = {}
         self._of_owner: dict[int, int] = {}
         self._gone: set[object] = set()

@@ -216,6 +216,37 @@ def test_the_record_goes_on_where_the_predecessor_left_it(serve):
     assert [k for k in kinds if k in ("start", "decision", "stop")] == ["start", "decision", "stop"] * 2
 
 
+def test_leases_are_looked_after_beside_those_of_a_predecessor_whose_holder_does_not_come(serve):
+    daemon = serve(READERS, config='[leases]\ngrace = "10s"\n')
+    code = (
+        "import pepcore, sys, time\nc = pepcore.connect(sys.argv[1])\nl = c.lease('User::old', 'read', 'Document::1')\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code + "print(bool(l), flush=True)\ntime.sleep(60)", str(daemon.socket)],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"True\n"
+        holder.send_signal(signal.SIGSTOP)
+        succeed(daemon)
+        with pepcore.connect(daemon.socket, deadline=5.0) as client:
+            client.block("User::zed")  # whoever is asked about is looked for among the blocks
+            kept = client.lease("User::ann", "read", "Document::1")
+            over = client.lease("User::ann", "read", "Document::2", not_after=time.time() + 1.5)
+            gone = client.lease("User::bob", "read", "Document::1")
+            assert kept
+            assert over
+            assert gone
+            daemon.reload(READERS.replace("(principal,", '(principal == User::"ann",'))
+            assert gone.wait(5)
+            assert over.wait(5)
+            assert kept
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not [e for e in daemon.events() if e["level"] == "error"]
+
+
 @pytest.mark.parametrize("ends", [True, False], ids=["and then it is told to stop", "and another one comes"])
 def test_a_daemon_whose_successor_goes_in_the_middle_serves_on(serve, ends: bool):
     daemon = serve(READERS, before=SLOW_DISK)

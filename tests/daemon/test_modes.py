@@ -12,6 +12,7 @@ from raw import Client, Verdict, ask, check, many, read_verdict
 
 import pepcore
 from pepcore.audit import entries
+from tests.vectors.frames import END_LEASE, LEASE
 
 POLICIES = """
 @id("readers") @reason("alice reads") permit(principal == User::"alice", action == Action::"read", resource);
@@ -286,3 +287,51 @@ def test_a_lease_of_a_shadowed_point_is_held_until_a_block_ends_it(daemon):
         while lease and time.monotonic() < until:
             time.sleep(0.01)
         assert not lease
+
+
+def test_a_lease_of_a_shadowed_point_is_held_where_the_policies_fail(daemon):
+    """What faults lets pass like any other deny: nobody who asks for a lease may harm those who ask for answers."""
+    client = pepcore.connect(daemon.socket, deadline=5.0, point="trial")
+    workers = daemon.workers()
+    with client.lease("User::err", "read", "Document::a") as lease, pepcore.connect(daemon.socket) as enforced:
+        assert lease.verdict
+        assert not enforced.lease("User::err", "read", "Document::a")
+        assert not lease.wait(2.5), "it is asked about each second"
+        assert enforced.check("User::alice", "read", "Document::a")
+        client.block("User::err")
+        assert lease.wait(5)
+    (start,) = wait(daemon, bool, entries.LeaseStart)
+    assert start.decision in {each.decision for each in decisions(daemon, 2)}
+    assert daemon.workers() == workers
+    assert not [e for e in daemon.events() if e["level"] == "error"]
+
+
+def test_a_lease_of_a_shadowed_point_is_asked_about_each_second_also_outside_its_window(serve):
+    past = '@obligation("[{\\"id\\":\\"w\\",\\"type\\":\\"window\\",\\"properties\\":{\\"not_after\\":1}}]")\n'
+    daemon = serve(past + '@id("then") permit(principal, action, resource);', MODES)
+    with pepcore.connect(daemon.socket, deadline=5.0, point="trial") as client:
+        lease = client.lease("User::ann", "read", "Document::a")
+        before = client.stats()["asked"]
+        assert not lease.wait(2.2)
+        assert 1 <= client.stats()["asked"] - before <= 4
+        with pepcore.connect(daemon.socket, deadline=5.0) as enforced:
+            assert not enforced.lease("User::ann", "read", "Document::a")
+
+
+def test_a_lease_of_a_shadowed_point_whose_pdp_hangs_is_held_and_costs_nothing(serve):
+    daemon = hung(serve)
+    with daemon.client(point="trial") as c, pepcore.connect(daemon.socket, deadline=5.0) as admin:
+        c.send(check(ask(), 5, op=LEASE, deadline_us=100_000))
+        held = c.read()
+        assert (held.op, read_verdict(held.body).permit) == (LEASE | 0x80, True)
+        before = admin.stats()
+        time.sleep(2)
+        after = admin.stats()
+        assert after["leases"]["held"] == 1
+        assert sum(after["faults"].values()) - sum(before["faults"].values()) <= 4
+        assert after["process"]["cpu_ms"] - before["process"]["cpu_ms"] < 1000
+        admin.block("User::alice")
+        ended = c.read()
+        assert (ended.op, ended.id, ended.body[24]) == (END_LEASE | 0x80, 5, 2)
+        c.send(check(ask(), 6, op=LEASE, deadline_us=100_000))
+        assert not read_verdict(c.read().body).permit

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from pepcore.audit import entries
 from pepcore.audit.reader import read
 from pepcore.audit.segments import Damaged
 from pepcore.audit.verify import verify
+from pepcore.errors import DeadlinePassed
 
 READERS = '@id("readers") @ttl("60s") permit(principal, action == Action::"read", resource);'
 DURABLE = '[points.pay]\nrecord = "durable"\n'
@@ -196,3 +199,34 @@ def test_the_record_is_found_by_what_its_daemon_was_started_with(
     assert "User::ann read Doc::1" in capfd.readouterr().out
     assert cli.main(["replay", "--policies", str(daemon.policies), f"--{named}", path]) == 0
     assert "0 of 1 decisions change" in capfd.readouterr().out
+
+
+def test_hits_name_a_decision_on_record_whoever_asked_first(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS)
+    with connect(daemon) as pep:
+        first = pep.check_many([("User::ann", "read", "Doc::1")])[0]
+        again = pep.check_many([("User::ann", "read", "Doc::1")])[0]
+        assert (first.cached, again.cached) == (False, True)
+    (hits,) = wait(daemon, bool, entries.Hits)
+    assert [each.decision for each in decisions(daemon, 1)] == [hits.decision] == [again.number]
+
+
+def test_an_answer_that_came_too_late_for_who_asked_is_on_record_where_others_are_served_by_it(
+    make: Callable[..., Daemon],
+) -> None:
+    daemon = make(READERS, before="import pepcore.server.misses as m; m.SMALL = -1").ready()
+    (worker,) = daemon.workers()
+    os.kill(worker, signal.SIGSTOP)
+    with connect(daemon) as pep, Raw(daemon.socket) as raw:
+        late = raw.ask(ask("User::ann", "read", "Doc::1"), deadline_us=50_000)
+        assert (late.permit, late.fault) == (False, DeadlinePassed.code)
+        os.kill(worker, signal.SIGCONT)
+        end = time.monotonic() + 5
+        while not daemon.client().stats()["cache"]["entries"]:
+            assert time.monotonic() < end, "it is kept for those who come"
+        (kept,) = pep.check_many([("User::ann", "read", "Doc::1")])
+        assert kept.cached
+    (hits,) = wait(daemon, bool, entries.Hits)
+    assert hits.decision == kept.number
+    assert sorted((each.permit, each.fault) for each in decisions(daemon, 2)) == [(False, "deadline"), (True, "")]
+    assert [each.decision for each in decisions(daemon, 2) if each.permit] == [kept.number]
