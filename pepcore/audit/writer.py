@@ -111,6 +111,8 @@ class Writer:
         for number in found.behind:
             why = "its end was given up by a process that ended before it could say so"
             self.append(entries.Fault(**entries.times(), what="sync", segment=number, reason=why), Keep.buffered)
+        self.taken = False
+        """Whether the lock file was removed: this process writes nothing more, and another one may."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         _open_here.add(self)
         self._deadlines.start()
@@ -179,6 +181,7 @@ class Writer:
                 items = intake.take(commit.patience())
                 if not in_place(self._lock, self.folder / LOCK):
                     lost = OSError(errno.ENOLCK, "its lock file was removed, so another process may write the journal")
+                    self.taken = True
                     raise lost
                 commit.group(items)
                 if not items and intake.closed:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 1.0
 UNCOUNTED = "hits that found no room to be counted in"
+TAKEN = "the journal's lock file was removed, another process may write it: this daemon ends"
 
 
 class Hits:
@@ -37,6 +38,9 @@ class Hits:
         self._next = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
 
     def _turn(self) -> None:
+        if self._recording.taken:
+            self._service.fall(TAKEN)
+            return
         self.harvest()
         self.start()
 

@@ -106,6 +106,11 @@ class Recording:
         if self.writer is not None and number:
             self.writer.missed(why, number)
 
+    @property
+    def taken(self) -> bool:
+        """Whether the journal is not ours any more."""
+        return self.writer is not None and self.writer.taken
+
     # ---- decisions ----
 
     def keeps(self, partition: Partition) -> bool:

@@ -110,6 +110,7 @@ class Service:
         self.successor: Any = None
         self.stop: Callable[[], None] = lambda: None
         self.holds: Callable[[], bool] = lambda: True
+        self.fall: Callable[[str], None] = lambda why: None
         self.loaded = Loaded(0.0)
         self.endpoint: Any = None
         self.listening = False

@@ -12,19 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from journal import decisions, folder
 from raw import Client as Raw
 from raw import Verdict, ask, check
 from running import Daemon
 from test_handover import succeed
 
 import pepcore
+from pepcore.audit.verify import verify
 from pepcore.core.page import LEASE_NS, Page
 from pepcore.errors import Fault
+from pepcore.server.fence import REMOVED
+from pepcore.server.hits import TAKEN
 
 READERS = '@id("readers") @ttl("60s") permit(principal, action == Action::"read", resource);'
 OFF = '[record]\nkeep = "off"\n'
 QUESTION = ("User::ann", "read", "Document::1")
-REMOVED = "the lock file was removed, another daemon may have a new one: this one ends"
 BLIND = """
 import os as _os, pepcore.server.service as _service
 from pepcore.server.renewal import Renewal as _Renewal
@@ -38,6 +41,18 @@ class _Blind:
 _service.Renewal = _Blind
 """
 """The thread that renews the lease looks at another file than the lock."""
+STALLED = """
+import pepcore.server.service as _service
+class _Stalled:
+    def __init__(self, page):
+        pass
+    def start(self, lock, path, tell):
+        pass
+    def stop(self):
+        pass
+_service.Renewal = _Stalled
+"""
+"""That thread gets no time."""
 LOOKS_AWAY = """
 from pepcore.server.place import Place as _Place
 _Place.holds = True
@@ -118,6 +133,26 @@ def test_a_daemon_whose_lock_file_is_in_its_place_goes_on(
         assert daemon.permits(ask(*QUESTION))
 
 
+def test_a_daemon_whose_journal_has_lost_its_lock_file_ends_and_the_next_one_goes_on_with_it(
+    serve: Callable[..., Daemon],
+) -> None:
+    daemon = serve(READERS, '[points.pay]\nrecord = "durable"\n')
+    with pepcore.connect(daemon.socket, deadline=5.0, point="pay") as pay:
+        first = pay.check(*QUESTION)
+        assert first
+        (folder(daemon) / "lock").unlink()
+        assert "its lock file was removed" in pay.check(*QUESTION).error
+        assert daemon.process is not None
+        assert daemon.process.wait(10) == 3
+    assert len(daemon.events(TAKEN)) == 1
+    daemon.ready()
+    with pepcore.connect(daemon.socket, deadline=5.0, point="pay") as pay:
+        second = pay.check(*QUESTION)
+    assert [each.decision for each in decisions(daemon, 2)] == [first.number, second.number]
+    assert daemon.stop() == 0
+    assert verify(folder(daemon)).findings == []
+
+
 def test_a_successor_that_took_over_stops_too(serve: Callable[..., Daemon]) -> None:
     daemon = serve(READERS)
     process = succeed(daemon)
@@ -128,15 +163,15 @@ def test_a_successor_that_took_over_stops_too(serve: Callable[..., Daemon]) -> N
 class Beside:
     """A daemon that was stopped when its lock file went, and another one that has acknowledged a revoke since."""
 
-    def __init__(self, make: Callable[..., Daemon], before: str) -> None:
-        self.old = make(READERS, OFF, before=before).ready()
+    def __init__(self, make: Callable[..., Daemon], before: str, name: str = "d") -> None:
+        self.old = make(READERS, OFF, before=before, name=name).ready()
         self.pep = pepcore.connect(self.old.socket, deadline=5.0)
         self.page = kept(self.pep)
         self.raw = Raw(self.old.socket)
         self.raw.ask(ask(*QUESTION))
         os.kill(self.old.pid, signal.SIGSTOP)
         lock_of(self.old).unlink()
-        self.new = make(READERS, OFF)
+        self.new = make(READERS, OFF, name=name)
         self.new.log = self.new.folder / "log2"
         self.new.ready()
         with pepcore.connect(self.new.socket, deadline=5.0) as administrator:
@@ -176,8 +211,9 @@ def test_a_daemon_that_was_stopped_when_its_lock_went_answers_nothing_beside_its
     assert beside.new.permits(ask(*QUESTION)), "the one before must not have taken its socket"
 
 
-def test_the_look_before_an_answer_is_enough_where_the_thread_does_not_look(make: Callable[..., Daemon]) -> None:
-    assert Beside(make, BLIND).told() is None
+def test_a_daemon_whose_thread_does_not_come_to_look_looks_before_it_answers(make: Callable[..., Daemon]) -> None:
+    assert Beside(make, STALLED).told() is None
+    assert isinstance(Beside(make, STALLED + LOOKS_AWAY, "twin").told(), Verdict)
 
 
 def test_the_thread_is_enough_for_the_page_where_nobody_looks_before_an_answer(make: Callable[..., Daemon]) -> None:
