@@ -14,6 +14,7 @@ import secrets
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from . import entries
@@ -107,8 +108,7 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
     """See `Found.behind`. What was written to the last segment after its first sync says that all before is said."""
     if sum(bool(int.from_bytes(data[start : start + 4], "little") & SYNCED) for start, _ in places) > 1:
         return ()
-    said = [entries.read(data[start + HEAD : stop]) for start, stop in places if b"fault" in data[start:stop]]
-    known = {entry.segment for entry in said if isinstance(entry, entries.Fault) and entry.what == "sync"}
+    known = {_given_up_by(data[start:stop]) for start, stop in places}
     found: list[int] = []
     for one, after in reversed(list(pairwise(each))):
         with contextlib.suppress(Damaged, Broken):  # what is wrong with it is for `verify`
@@ -119,6 +119,16 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
         if after.header.size > one.header.size:
             break
     return tuple(number for number in found if number not in known)
+
+
+def _given_up_by(framed: bytes) -> int:
+    """The segment that an entry says was given up; 0: none."""
+    if b"fault" in framed:
+        with contextlib.suppress(msgspec.DecodeError):
+            entry = entries.read(framed[HEAD:])
+            if isinstance(entry, entries.Fault) and entry.what == "sync":
+                return entry.segment
+    return 0
 
 
 def _last_head(folder: Path, tree: Frontier, last: Held, end: int, cut: str) -> Head | None:
