@@ -338,7 +338,7 @@ def test_it_is_not_ready_while_no_worker_is(observed):
 
 def test_it_is_not_ready_where_the_lease_is_not_renewed(observed):
     _, where = observed(before="import pepcore.server.service as s\nclass Never:\n    def __init__(self, page): pass\n"
-                        "    def start(self): pass\n    def stop(self): pass\ns.Renewal = Never")  # fmt: skip
+                        "    def start(self, *_): pass\n    def stop(self): pass\ns.Renewal = Never")  # fmt: skip
     status, _, why = get(where, "/readyz")
     assert (status, "lease" in why) == (503, True)
 
