@@ -32,7 +32,8 @@ class Intake:
         """False: it was not taken, and is counted."""
         with self._lock:
             share = 2 if lossy else 1
-            if self.closed:
+            if self.closed:  # nobody will write how many these were
+                self.lost += 1
                 return False
             full = len(self._items) >= self._entries // share
             if full or self._held + len(item.body) > self._bytes // share:

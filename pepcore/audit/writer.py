@@ -184,13 +184,13 @@ class Writer:
                     self.taken = True
                     raise lost
                 commit.group(items)
-                if not items and intake.closed:
+                if intake.closed and not intake.length:  # looked at last: some may have come since `take`
                     break
             commit.close()
         except Exception as error:  # a mistake of ours: nobody may wait for a thread that is gone, or be let in
             intake.close()
             why = lost or OSError(errno.EIO, f"the journal's thread has failed: {error!r}")
-            while items:
+            while items or intake.length:
                 commit.refuse(items, why)
                 items = intake.take(0)
             if lost:

@@ -713,7 +713,31 @@ def test_a_damaged_journal_is_not_written_and_still_read(shm: Path) -> None:
     assert entries.KINDS
 
 
-def test_appending_after_close_is_refused(shm: Path) -> None:
+def test_what_comes_while_a_writer_with_nothing_to_do_is_closed_is_written(
+    shm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = Writer(shm / "journal")
+    group = one._commit.group
+    taken = []
+
+    def late(items: list[Item]) -> None:
+        group(items)
+        if not items and not taken:
+            taken.append(one.append(decision(1), Keep.buffered))
+            one._intake.close()
+
+    monkeypatch.setattr(one._commit, "group", late)
+    one._thread.join(5)
+    assert one.close()
+    assert taken == [True]
+    assert decisions(shm / "journal") == [1]
+    assert one.lost == 0
+
+
+def test_appending_after_close_is_refused_and_counted(shm: Path) -> None:
+    one = Writer(shm / "journal")
+    assert one.append(decision(0), Keep.durable, Answer())
     one.close()
-    assert not one.append(decision(0), Keep.durable, Answer())
+    assert not one.append(decision(1), Keep.durable, Answer())
+    assert one.lost == 1
+    assert decisions(shm / "journal") == [0]
