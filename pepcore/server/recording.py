@@ -23,13 +23,13 @@ from ..audit import entries
 from ..audit.digest import Recorder
 from ..audit.keys import load_or_make
 from ..audit.retention import Rules
-from ..audit.segments import Damaged
 from ..audit.writer import Keep, Plan, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
-from ..errors import NAMES, ConfigError, NotAvailable
-from ..flight import Batch, Flight, Partition, Passed, Reply, Waiter
-from ..model import Decision, Obligation
+from ..errors import NotAvailable
+from ..flight import Batch, Flight, Partition, Reply, Waiter
+from ..model import Decision
+from ..recorded import Told, entry_of, opened
 from ..version import VERSION
 from . import clock, logs
 from .hits import Hits
@@ -41,21 +41,6 @@ if TYPE_CHECKING:
 
 PENDING = 65_536
 AT_ONCE = 64
-FIXED = 40
-DISCHARGED = frozenset({"window", "rate", "notify"})
-IN_SHADOW = DISCHARGED - {"notify"}
-"""What is seen to also where nothing is enforced: whether it permits is part of what would have happened."""
-
-
-class _Payload(msgspec.Struct, frozen=True):
-    obligations: tuple[Obligation, ...] = ()
-    policies: tuple[str, ...] = ()
-    reason: str = ""
-
-
-_payload = msgspec.msgpack.Decoder(_Payload).decode
-Told = tuple[Partition, bytes, bytes, int, int, int, bytes]
-"""Partition, canonical question, verdict body, when asked and when told (CLOCK_BOOTTIME), wall ns, trace."""
 
 
 class Recording:
@@ -81,13 +66,7 @@ class Recording:
             retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s),
             key=self._keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog, whole=False,
         )  # fmt: skip
-        try:
-            self.writer = Writer(self._folder, plan, deliver=lambda call: _in_loop(loop, call))
-        except Damaged as damaged:
-            raise ConfigError(
-                f"{damaged}: nothing is appended to it; `pepcore audit` reads what stands before that place. "
-                "Move the folder away, and a new record begins"
-            ) from None
+        self.writer = opened(self._folder, plan, lambda call: _in_loop(loop, call))
         self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
         self._service.cache.count_from(clock.now())
 
@@ -175,7 +154,7 @@ class Recording:
 
         now, wall_ns = clock.now(), clock.wall_ms() * 1_000_000
         for key, body in found:
-            entry = self._entry((partition, key, body, asked.asked_ns, now, wall_ns, asked.trace))
+            entry = entry_of(self._recorder, (partition, key, body, asked.asked_ns, now, wall_ns, asked.trace))
             if not self.writer.append(entry, Keep.durable, done):
                 done(-1, OSError("the record takes nothing more"))
 
@@ -185,23 +164,6 @@ class Recording:
         body = body_of(verdict, encoded, clock.now())
         bodies = None if r.bodies is None else [body for _ in r.bodies]
         return msgspec.structs.replace(r, verdict=verdict, body=body if r.bodies is None else b"", bodies=bodies)
-
-    def _entry(self, told: Told) -> entries.Decision:
-        partition, key, body, asked_ns, now, wall_ns, trace = told
-        shadow = isinstance(body, Passed)
-        body = body.real if isinstance(body, Passed) else body
-        size = int.from_bytes(body[12:16], "little")
-        content = _payload(body[FIXED : FIXED + size]) if size else _Payload()
-        permit = body[0] == 1
-        done = {kind: permit for kind in (IN_SHADOW if shadow else DISCHARGED)}
-        return self._recorder.decision(
-            read_question(key), wall_ns=wall_ns, boottime_ns=now, uid=partition.uid, gid=partition.gid,
-            point=partition.point, permit=permit, shadow=shadow, fault=NAMES.get(body[1], ""), reason=content.reason,
-            policies=content.policies, boot=int.from_bytes(body[24:32], "little"),
-            revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
-            obligations=tuple((o.id, o.type, done.get(o.type, False if shadow else None)) for o in content.obligations),
-            latency_us=(now - asked_ns) // 1000, decision=int.from_bytes(body[16:24], "little"), trace=trace.hex(),
-        )  # fmt: skip
 
     def _soon(self) -> None:
         if not self._flushing:
@@ -214,7 +176,7 @@ class Recording:
         while self._pending and most > 0:
             most -= 1
             one = self._pending.popleft()
-            self.write(self._entry(one), _keep(one[0]))
+            self.write(entry_of(self._recorder, one), _keep(one[0]))
         if self._pending:
             self._soon()
 

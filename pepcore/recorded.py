@@ -1,0 +1,71 @@
+"""What every keeper of a record shares, a daemon or a PEP in a process: the journal as it is opened, and from a
+verdict as it was told to its entry.
+
+Promises: the entry of a decision says what would have been enforced, also of a pass that the mode of its point gave; a
+journal that is damaged or in use is a ConfigError that says so, and nothing is appended to it.
+Never: records the value of an attribute that is not named as plain; looks at a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from .audit import entries
+from .audit.digest import Recorder
+from .audit.segments import Damaged
+from .audit.writer import Plan, Writer
+from .blocks import read_question
+from .errors import NAMES, ConfigError
+from .flight import Partition, Passed
+from .model import Obligation
+
+FIXED = 40
+"""Bytes of a verdict's body before its payload."""
+DISCHARGED = frozenset({"window", "rate", "notify"})
+IN_SHADOW = DISCHARGED - {"notify"}
+"""What is seen to also where nothing is enforced: whether it permits is part of what would have happened."""
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    obligations: tuple[Obligation, ...] = ()
+    policies: tuple[str, ...] = ()
+    reason: str = ""
+
+
+_payload = msgspec.msgpack.Decoder(_Payload).decode
+Told = tuple[Partition, bytes, bytes, int, int, int, bytes]
+"""Partition, canonical question, verdict body, when asked and when told (CLOCK_BOOTTIME), wall ns, trace."""
+
+
+def opened(folder: Path, plan: Plan, deliver: Callable[[Callable[[], None]], None]) -> Writer:
+    """Open a journal, which one at a time can. Raises ConfigError, also where the journal is damaged: who served on
+    without the record would hide that."""
+    try:
+        return Writer(folder, plan, deliver=deliver)
+    except Damaged as damaged:
+        raise ConfigError(
+            f"{damaged}: nothing is appended to it; `pepcore audit` reads what stands before that place. "
+            "Move the folder away, and a new record begins"
+        ) from None
+
+
+def entry_of(recorder: Recorder, told: Told) -> entries.Decision:
+    """The entry of a verdict that was told."""
+    partition, key, body, asked_ns, now, wall_ns, trace = told
+    shadow = isinstance(body, Passed)
+    body = body.real if isinstance(body, Passed) else body
+    size = int.from_bytes(body[12:16], "little")
+    content = _payload(body[FIXED : FIXED + size]) if size else _Payload()
+    permit = body[0] == 1
+    done = {kind: permit for kind in (IN_SHADOW if shadow else DISCHARGED)}
+    return recorder.decision(
+        read_question(key), wall_ns=wall_ns, boottime_ns=now, uid=partition.uid, gid=partition.gid,
+        point=partition.point, permit=permit, shadow=shadow, fault=NAMES.get(body[1], ""), reason=content.reason,
+        policies=content.policies, boot=int.from_bytes(body[24:32], "little"),
+        revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
+        obligations=tuple((o.id, o.type, done.get(o.type, False if shadow else None)) for o in content.obligations),
+        latency_us=(now - asked_ns) // 1000, decision=int.from_bytes(body[16:24], "little"), trace=trace.hex(),
+    )  # fmt: skip
