@@ -22,7 +22,7 @@ from .enforcer import Enforcer
 from .errors import BadRequest, DeadlinePassed, Draining, Overloaded, Stale
 from .flight import Flight, Partition, Reply, Said
 from .lease import Cause, Lease
-from .leases import Leases
+from .leases import AT_ONCE, Leases
 from .model import Decision
 
 UNKEPT_MS = 1_000
@@ -184,11 +184,12 @@ class Tenure:
 
     # ---- time ----
 
-    def look(self, now: int, wall_ms: int) -> None:
-        """End what is over, ask about what is due. The host evaluates it, as any other question."""
+    def look(self, now: int, wall_ms: int, most: int = AT_ONCE) -> None:
+        """End what is over, ask about so many of what is due. The host evaluates it, as any other question."""
         while (lease := self.leases.over(now)) is not None:
             self._end(lease, LAPSED, wall_ms)
-        while (lease := self.leases.due(now)) is not None:
+        while most > 0 and (lease := self.leases.due(now)) is not None:
+            most -= 1
             self.enforcer.ask(
                 lease.partition, Recheck(lease), lease.number, 0, lease.key, now, wall_ms,
                 deadline_ns=max(1, lease.ends_ns - now), not_after=lease.not_after, held=True,

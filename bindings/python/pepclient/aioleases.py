@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import DeadlinePassed, Fault
 
-from .leases import Lease
+from .leases import Holds, Lease
 from .link import Asked, now
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Held(Lease):
             soon(self.loop, self.over.set)
         return ended
 
-    def _tell(self, holder: Holder, stopped: Callable[[], None]) -> None:
+    def _tell(self, holder: Holds, stopped: Callable[[], None]) -> None:
         if self._told is None or not soon(self.loop, self._call, self._told, stopped):
             stopped()
 

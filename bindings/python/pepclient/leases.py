@@ -17,13 +17,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import Fault
 
-if TYPE_CHECKING:
-    from .holding import Holder
+from .calls import Calls
+
+
+class Holds(Protocol):
+    """Who holds leases: of a client (`holding.py`), or of a PEP in this process."""
+
+    calls: Calls
+
+    def sure(self, lease: Lease) -> bool:
+        """Whether it is held, as far as is known by now."""
+
+    def give_up(self, lease: Lease) -> None:
+        """It is not held any more."""
+
 
 OnEnd = Callable[["Lease"], object]
 _ASKED, _HELD, _ENDED = range(3)
@@ -33,7 +45,7 @@ class Lease:
     """As `client.lease` makes it. Once it ended, `cause` is revoked, blocked, denied, ended, over or lost."""
 
     def __init__(
-        self, holder: Holder | None, question: bytes, tail: tuple[int, bytes], on_end: OnEnd | None = None
+        self, holder: Holds | None, question: bytes, tail: tuple[int, bytes], on_end: OnEnd | None = None
     ) -> None:
         self.verdict = Verdict()
         self.cause = self.reason = ""
@@ -96,7 +108,7 @@ class Lease:
         self._ended.set()
         return True
 
-    def _tell(self, holder: Holder, stopped: Callable[[], None]) -> None:
+    def _tell(self, holder: Holds, stopped: Callable[[], None]) -> None:
         """Tell the caller that it has ended; `stopped` says that he knows."""
         if self._on_end is None:
             stopped()
