@@ -230,7 +230,9 @@ def _hold(folder: Path) -> int:
         os.close(lock)
         if error.errno != errno.EWOULDBLOCK:
             raise ConfigError(f"journal `{folder}` cannot be locked: {error.strerror}") from None
-        raise ConfigError(f"journal `{folder}` is written by another process: stop it, or name another") from None
+        raise ConfigError(
+            f"journal `{folder}` is written by another process, or by another PEP of this one: name another folder"
+        ) from None
     return lock
 
 
