@@ -69,6 +69,8 @@ def test_the_three_forms_take_the_same_arguments() -> None:
         assert shape(getattr(pepcore.AsyncClient, name)) == blocking, name
         assert shape(getattr(Local if name == "check" else Embedded, name)) == blocking, name
     assert shape(pepcore.connect) == shape(pepcore.aconnect)
+    for name in ("lease", "revoke"):
+        assert shape(getattr(Embedded, name)) == shape(getattr(pepcore.connect("/nowhere"), name)), name
     for name in ("lease", "leases", "end_lease", "untold", "revoke", "block", "unblock", "blocks"):
         assert shape(getattr(pepcore.AsyncClient, name)) == shape(getattr(pepcore.connect("/nowhere"), name)), name
 

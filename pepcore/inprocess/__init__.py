@@ -1,66 +1,54 @@
 """The embedded form: Cedar, enforcer and table in this process, without a daemon.
 
+The units: `deciding.py` the way of a question, `holding.py` leases, `recording.py` the record.
+
 Promises: the same answers as a daemon with the same files, by the same enforcer; `check` is the compiled method of
 the table (`core/local.pyx`), and only what is not in it comes here. A reload loads first, then swaps, then ends every
-older answer. After a fork the child starts empty, with counters of its own.
-Never: raises for a deny, a fault or a malformed question; revokes or blocks beyond this process; waits longer than
-the deadline for another thread (a signal handler that asks while its own thread asks gets a deny).
-The unit is not called `embedded`, since the function `pepcore.embedded` has that name.
+older answer and every lease that is permitted no more.
+Never: raises for a deny, a fault or a malformed question; revokes or blocks beyond this process; costs a thread or a
+file where nothing is held or recorded.
+It is not called `embedded`, since the function `pepcore.embedded` has that name.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
-import threading
-import time
-import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pepclient import frames
+from pepclient.administration import Acknowledgement, tag_of
 from pepclient.guard import P, R, enforced, guarded
+from pepclient.leases import Lease, OnEnd
 from pepclient.questions import (
     ActionLike,
-    Check,
     Context,
     EntityLike,
     MinRevision,
     NotAfter,
     QuestionLike,
     Semantic,
-    boot_and_revision,
     canonical,
     ends,
     parts,
     semantic_code,
-    unix_ms,
 )
 from pepclient.settings import handled
 
-from .core import obligation
-from .core.cache import Cache
-from .core.local import Local
-from .core.page import Page
-from .core.verdict import Verdict, deny, read, stored_body
-from .enforcer import Enforcer
-from .errors import BadRequest, DeadlinePassed, Expired, Fault, PdpFault, Stale
-from .flight import Flight, Partition, Times
-from .model import Decision
-from .pdp.cedar import Cedar, load
-from .settlement import read_question
-
-SLOTS = 8192
-LONGEST_MS = 0xFFFFFFFF
-DEADLINE_NS = 200_000_000
+from ..core import obligation
+from ..core.verdict import Verdict
+from ..errors import BadRequest, ConfigError, Fault
+from ..flight import Flight
+from ..pdp.cedar import Cedar, load
+from ..settlement import read_question
+from ..wire import read_revoke
+from .deciding import Deciding, clocks, undecided
 
 
-class Embedded:
+class Embedded(Deciding):
     """A PEP inside this process, as `pepcore.embedded` makes it. Thread-safe."""
-
-    check: Check
-    """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
 
     def __init__(
         self,
@@ -69,85 +57,10 @@ class Embedded:
         schema: Path | str | None = None,
         *,
         handles: Collection[str] = (),
+        record: str | os.PathLike[str] | None = None,
     ) -> None:
-        self._partition = Partition(1, 1, "", frozenset(handled(handles)))
-        self._pdp = _loaded(policies, entities, schema)
-        self._begin()
-        self._local = Local(self._page, self._ask, slots=SLOTS)
-        self.check = self._local.check
-        _all.add(self)
-
-    def _begin(self) -> None:
-        """A life of counters and caches; a forked child begins another."""
-        self._lock = threading.Lock()
-        self._page = Page(secrets.randbits(64) or 1)
-        cache = Cache(slots=SLOTS, slab=SLOTS * 256, seed=secrets.randbits(64), quota=1.0)
-        self._enforcer = Enforcer(cache, self._page, Times(deadline_ns=DEADLINE_NS))
-
-    def _forked(self) -> None:
-        self._begin()
-        self._local.renew(self._page)
-
-    def _ask(
-        self, subject: Any, action: Any, resource: Any, context: Any, on_behalf_of: Any, not_after: Any, least: Any
-    ) -> Verdict:
-        """What the table does not answer. Never raises but for interrupts."""
-        try:
-            key = canonical(subject, action, resource, context, on_behalf_of)
-            return self._decide(key, self._bounds(not_after, least))
-        except Fault as fault:
-            return self._deny(fault)
-        except Exception as error:
-            return self._deny(PdpFault("", f"the question cannot be decided: {error!r}"))
-
-    def _deny(self, fault: Fault) -> Verdict:
-        return deny(fault, boot=self._page.boot, revision=self._page.revision)
-
-    def _bounds(self, not_after: Any, least: Any) -> int:
-        """`not_after` in Unix milliseconds, -1: none. Raises Fault where the request's own bounds are not met."""
-        if least is not None:
-            boot, revision = boot_and_revision(least)
-            if boot == self._page.boot and revision > self._page.revision:
-                raise Stale("min_revision", "this process has not seen that revision yet")
-        until = -1 if not_after is None else unix_ms(not_after)
-        if 0 <= until <= _clocks()[1]:
-            raise Expired("not_after", "the caller's own permission has ended")
-        return until
-
-    def _decide(self, key: bytes, not_after: int) -> Verdict:
-        """One question through the enforcer: its cache, then Cedar."""
-        lock = self._lock
-        if not lock.acquire(timeout=DEADLINE_NS / 1e9):
-            raise DeadlinePassed("deadline", "another thread was still deciding")
-        try:
-            now, wall = _clocks()
-            self._local.clocks_read(now, wall)
-            stored = self._enforcer.cache.get(1, key, now, self._page)
-            if stored is None:
-                return self._evaluate(key, not_after, now, wall)
-            if not_after >= 0:
-                left = now + (not_after - wall) * 1_000_000
-                stored = stored._replace(expires=min(stored.expires, left))
-            body = stored_body(stored, now=now, boot=self._page.boot, keep_ms=LONGEST_MS)
-            return read(body, self._partition.handles, now)
-        finally:
-            lock.release()
-
-    def _evaluate(self, key: bytes, not_after: int, now: int, wall: int) -> Verdict:
-        enforcer, mine = self._enforcer, object()
-        enforcer.ask(self._partition, mine, 0, 0, key, now, wall, not_after=not_after)
-        while (flight := enforcer.next_flight(now, wall)) is not None:
-            decision = Decision(False, "the evaluation was interrupted")
-            try:
-                decision = self._pdp.decide([read_question(flight.key)], flight.asked_ms)[0]
-            finally:  # also for an interrupt: a flight that nobody answers would be joined for ever
-                enforcer.answer(flight, decision, *_clocks())
-        reply = next((r for r in enforcer.take_replies() if r.to is mine), None)
-        if reply is None or reply.verdict is None:
-            raise PdpFault("", "no decision came")
-        if not_after >= 0:  # the body's lifetime ends with the caller's own permission
-            return read(reply.body, self._partition.handles, now)
-        return reply.verdict
+        kinds = frozenset(handled(handles))
+        super().__init__(_loaded(policies, entities, schema), kinds, record)
 
     def check_many(self, questions: Iterable[QuestionLike], semantic: Semantic = "execute_all") -> list[Verdict]:
         """Ask many: tuples (subject, action, resource[, context]) or AuthZEN dicts. It never raises.
@@ -210,6 +123,58 @@ class Embedded:
     async def _check_at_once(self, **question: Any) -> Verdict:
         return self.check(**question)
 
+    def lease(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        on_end: OnEnd | None = None,
+    ) -> Lease:
+        """A permit that is held until it is given up, revoked, or permitted no more. It never raises.
+
+        `bool(lease)` says whether it is held; `on_end(lease)` is called from another thread when it ended.
+        A forked child holds none of its parent's.
+        """
+        key = b""
+        try:
+            asked = canonical(subject, action, resource, context, on_behalf_of)
+            until = self._bounds(not_after, None)
+            key = asked
+            return self._holding().ask(key, until, on_end)
+        except Fault as fault:
+            verdict = self._failed(key, fault)
+        except Exception as error:
+            verdict = self._failed(key, undecided(error))
+        refused = Lease(None, key, (0, b""))
+        refused._refuse(verdict)
+        return refused
+
+    def revoke(
+        self,
+        *,
+        subject: EntityLike | None = None,
+        resource: EntityLike | None = None,
+        tag: str | Iterable[str] | None = None,
+        all: bool = False,
+        reason: str = "",
+    ) -> Acknowledgement:
+        """End every cached answer and every lease of this PEP that hangs on these. Raises Fault.
+
+        The policies decide anew. It waits for the question that is being decided, so it is not for signal handlers.
+        """
+        tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
+        tags += [tag] if isinstance(tag, str) else list(tag or ())
+        return self._revoke(read_revoke(frames.packed(all=all, reason=reason, tags=tags)))
+
+    @property
+    def unrecorded(self) -> int:
+        """Entries that should be in the record and are not: the disk was full, failed, or was too slow."""
+        return self._recording.lost if self._recording is not None else 0
+
     def stats(self) -> dict[str, Any]:
         """The counters of this process."""
         return {
@@ -219,6 +184,7 @@ class Embedded:
             "faults": dict(self._enforcer.settlement.faults),
             "policies": len(self._pdp.policies),
             "revision": self._page.revision,
+            "unrecorded": self.unrecorded,
         }
 
     def explain(
@@ -235,7 +201,7 @@ class Embedded:
         """How a question would be decided, for people: never enforce it. Raises Fault."""
         key = canonical(subject, action, resource, context, on_behalf_of)
         self._bounds(not_after, min_revision)
-        now, wall = _clocks()
+        now, wall = clocks()
         with self._lock:
             told = self._pdp.explain(read_question(key), wall)
             flight = Flight(self._partition, key, {}, True, True, self._page.revision, now, wall)
@@ -249,17 +215,18 @@ class Embedded:
         schema: Path | str | None = None,
     ) -> None:
         """Decide by another set from here on. Raises ConfigError or PolicyError, and then keeps what it had."""
-        pdp = _loaded(policies, entities, schema)
-        with self._lock:
-            self._pdp = pdp
-            self._page.bump()
-        self._local.clear()
+        try:
+            pdp = _loaded(policies, entities, schema)
+        except ConfigError as error:
+            if self._recording is not None:
+                self._recording.not_reloaded(error)
+            raise
+        self._replace(pdp)
 
     def close(self) -> None:
-        """Forget every answer. What is asked afterwards is decided anew."""
-        with self._lock:
-            self._page.bump()
-        self._local.clear()
+        """Forget every answer and give up every lease. Without a record, what is asked afterwards is decided anew; with
+        one it is written to its end, and what is asked afterwards is denied."""
+        self._end()
 
     def __enter__(self) -> Embedded:
         return self
@@ -274,29 +241,21 @@ def embedded(
     schema: Path | str | None = None,
     *,
     handles: Collection[str] = (),
+    record: str | os.PathLike[str] | None = None,
 ) -> Embedded:
     """A PEP inside this process.
 
     `policies`: a file, a folder of `*.cedar`, or Cedar text, which ends with `;`; `entities`: a path or a list.
     `handles` are the obligation types that the caller discharges. Raises ConfigError or PolicyError.
+
+    `record` is the folder of a journal, as a daemon writes it (`pepcore audit --journal FOLDER` reads it), which one
+    PEP at a time has; the keys are beside it, in FOLDER.keys. Every decision is an entry, hits by count; what cannot be
+    written is counted in `unrecorded`. Raises ConfigError where the folder is in use or damaged. Close the PEP, and all
+    is on disk; the end of the process closes it, too. A forked child cannot record, so there it denies: make one after
+    the fork.
     """
-    return Embedded(policies, entities, schema, handles=handles)
+    return Embedded(policies, entities, schema, handles=handles, record=record)
 
 
 def _loaded(policies: Any, entities: Any, schema: Any) -> Cedar:
     return load(policies, entities, schema, check_obligation=obligation.check)
-
-
-def _clocks() -> tuple[int, int]:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns() // 1_000_000
-
-
-_all: weakref.WeakSet[Embedded] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for one in list(_all):
-        one._forked()
-
-
-os.register_at_fork(after_in_child=_forked)
