@@ -390,8 +390,9 @@ def test_many_threads_take_give_up_and_lose_leases(pep: Embedded) -> None:
         while not stop.is_set():
             i += 1
             lease = pep.lease("User::ann", "use", f"Session::{i % 5}", on_end=told.append)
-            assert lease.verdict.permit, lease.verdict
-            if i % 2:
+            if not lease.verdict:  # an overloaded machine
+                assert lease.verdict.error.startswith("deadline")
+            elif i % 2:
                 lease.close()
             else:
                 assert lease.wait(5)

@@ -61,6 +61,12 @@ def hits(folder: Path) -> dict[int, int]:
     return found
 
 
+def permits(folder: Path) -> int:
+    """How many were told, hits included."""
+    found, served = [each.decision for each in recorded(folder) if each.permit], hits(folder)
+    return sum(1 + served.get(number, 0) for number in found)
+
+
 # ---- what is in it ----
 
 
@@ -144,6 +150,7 @@ def test_a_fault_of_a_question_is_recorded_and_one_that_is_no_question_is_not(pe
 def test_revokes_reloads_leases_start_and_stop_are_recorded_in_their_order(pep: Embedded, folder: Path) -> None:
     with pep.lease(*ANN) as given_up:
         assert given_up
+    until(lambda: recorded(folder, entries.LeaseEnd))  # giving up waits for nobody
     lease = pep.lease(*ANN)
     told = pep.revoke(subject="User::alice", reason="moved on")
     assert (told.durable, told.why) == (True, "")
@@ -402,11 +409,12 @@ def test_an_entry_that_cannot_be_made_is_counted_and_the_next_is_written(
 
 def test_many_threads_lose_no_decision_and_no_hit(folder: Path) -> None:
     asked = 2_000
+    said: list[bool] = []  # a machine that is overloaded may make one of them too late
     with pepcore.embedded(POLICIES, record=folder) as pep:
 
         def ask(seed: int) -> None:
             for i in range(asked):
-                assert pep.check("User::alice", "read", f"Document::{(seed * 7 + i) % 50}")
+                said.append(bool(pep.check("User::alice", "read", f"Document::{(seed * 7 + i) % 50}")))
 
         threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
         for thread in threads:
@@ -415,6 +423,7 @@ def test_many_threads_lose_no_decision_and_no_hit(folder: Path) -> None:
             thread.join()
         assert pep.unrecorded == 0
     assert len(recorded(folder)) + sum(hits(folder).values()) == 4 * asked
+    assert permits(folder) == sum(said) > 3 * asked
     assert verify(folder).findings == []
 
 
@@ -422,7 +431,7 @@ def test_a_permit_that_is_told_while_the_pep_is_closed_is_in_the_record(folder: 
     for _ in range(5):
         told: list[int] = []
         pep = pepcore.embedded(POLICIES, record=folder)
-        before = len(recorded(folder)) + sum(hits(folder).values())
+        before = permits(folder)
 
         def ask(pep: Embedded, told: list[int], seed: int) -> None:
             i = seed
@@ -437,7 +446,7 @@ def test_a_permit_that_is_told_while_the_pep_is_closed_is_in_the_record(folder: 
         pep.close()
         for thread in threads:
             thread.join()
-        assert len(recorded(folder)) + sum(hits(folder).values()) - before == len(told)
+        assert permits(folder) - before == len(told)
 
 
 def test_nothing_is_permitted_between_the_last_look_at_the_table_and_the_end_of_the_record(
