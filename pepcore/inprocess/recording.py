@@ -87,6 +87,7 @@ class Recording:
         self._pep = weakref.ref(pep)
         weakref.finalize(pep, self.let_go).atexit = False  # of a PEP that nobody closed; the end of all is `_at_exit`
         self._cache.count_from(self._harvested)
+        pep._enforcer.modes.on_untold = self.told  # hits will name what came too late for who asked
         self.note(entries.Start, boot=self._boot, version=VERSION, pid=os.getpid())
         self._thread = threading.Thread(target=self._run, name="pepcore-record", daemon=True)
         try:
