@@ -142,8 +142,9 @@ LINGERS = """
 import asyncio as _asyncio
 import pepcore.server.handover as _handover
 async def _lingers(*given, original=_handover.hand_over):
-    await original(*given)
+    handed = await original(*given)
     await _asyncio.sleep(0.3)
+    return handed
 _handover.hand_over = _lingers
 """
 """A daemon that has handed over takes its time to end. It may: no guard is out, and its successor serves already."""
@@ -158,7 +159,7 @@ class _Renewal:
         pass
 async def _keeps(service, *rest, original=_handover.hand_over):
     service.renewal = _Renewal(service.renewal)
-    await original(service, *rest)
+    return await original(service, *rest)
 _handover.hand_over = _keeps
 """
 )
