@@ -18,6 +18,7 @@ import msgspec
 from ..model import Action, Entity, Question
 from ..model import Decision as Said
 from .entries import CHAIN, NAME, TEXT, Decision, Difference, Shortened
+from .reasons import without_values
 
 LENGTH = 16
 PLACE = 16
@@ -86,7 +87,7 @@ class Recorder:
             duties = tuple([short.pair(f"{prefix}obligations", o.id, o.type) for o in said.obligations[: 2 * CHAIN]])
             sides |= {
                 f"{prefix}permit": said.permit, f"{prefix}obligations": duties,
-                f"{prefix}fault": short.text(f"{prefix}fault", said.fault, TEXT),
+                f"{prefix}fault": short.text(f"{prefix}fault", without_values(said.fault), TEXT),
                 f"{prefix}reason": short.text(f"{prefix}reason", said.reason, TEXT),
                 f"{prefix}policies": short.several(f"{prefix}policies", said.policies),
             }  # fmt: skip

@@ -230,3 +230,20 @@ def test_an_answer_that_came_too_late_for_who_asked_is_on_record_where_others_ar
     assert hits.decision == kept.number
     assert sorted((each.permit, each.fault) for each in decisions(daemon, 2)) == [(False, "deadline"), (True, "")]
     assert [each.decision for each in decisions(daemon, 2) if each.permit] == [kept.number]
+
+
+def test_a_value_that_the_engine_quotes_in_its_error_is_not_recorded(serve: Callable[..., Daemon]) -> None:
+    wrong = '@id("wrong") forbid(principal, action, resource) when { decimal(context.n).lessThan(decimal("1.0")) };'
+    daemon = serve(READERS + wrong, config='[points.trial]\nmode = "shadow"\n')
+    told = []
+    for point in ("shop", "trial"):
+        with connect(daemon, point) as pep:
+            told.append(pep.check("User::ann", "read", "Doc::1", {"n": "hunter2"}))
+            assert pep.check("User::ann", "read", "Doc::1", {"n": "2.0"})
+    assert "hunter2" in told[0].error, "whoever asked brought it"
+    failed = [each for each in decisions(daemon, 4) if each.fault]
+    why = "pdp: policy `wrong` (forbid) failed: error while evaluating `decimal` extension function"
+    assert [(each.point, each.permit, each.reason) for each in failed] == [("shop", False, why), ("trial", False, why)]
+    assert daemon.stop() == 0
+    assert b"hunter2" not in b"".join(file.read_bytes() for file in folder(daemon).iterdir())
+    assert "hunter2" not in daemon.log.read_text()
