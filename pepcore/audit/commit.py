@@ -59,6 +59,8 @@ class Commit:
         self._retry = 0.0
         self._next_head = 0.0
         self._headed = signer.last.size if signer and signer.last else 0
+        self._retiring: set[int] = set()
+        """Segments of which an entry says that they go, and that may be there still."""
         self.written = 0
         """Entries that were appended."""
         self.error: OSError | None = None
@@ -235,10 +237,14 @@ class Commit:
             self._change(old)
             if not old.close():
                 self._write([self._failed(old, OSError(errno.EIO, "its end could not be cut"))])
-            gone = due(self._folder, self._plan.retention)
-            if gone:
-                self._write([self._retired(seal) for seal in gone])
+            key = self._signer.key if self._signer else ""
+            growing = self._segment.header.segment
+            gone = due(self._folder, self._plan.retention, growing, self._plan.segment, key)
+            told = [seal for seal in gone if seal.segment not in self._retiring]
+            if told:
+                self._write([self._retired(seal) for seal in told])
                 self._sync()
+                self._retiring.update(seal.segment for seal in told)
             if self._sign() and gone and not self._given_up and self.error is None:
                 delete(self._folder, self._disk, gone)
         except HalfMade as error:

@@ -117,6 +117,12 @@ class Signer:
         self._key: Key | None = None
         self.last = last
 
+    @property
+    def key(self) -> str:
+        """The id of the key that signs."""
+        self._key = self._key or Key(self._secret)
+        return self._key.id
+
     def sign(self, disk: Disk, journal: bytes, size: int, root: bytes, wall_ns: int) -> Head:
         """Sign, write and sync a head. Raises OSError, and ConfigError where a rotated key is not there."""
         key = self._key = self._key or Key(self._secret)

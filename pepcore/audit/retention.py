@@ -2,7 +2,9 @@
 
 Promises: whole old segments are deleted, oldest first, the growing one never; the seal of each stays, so that the
 tree is still proved over what is left. That one is deleted is an entry, which is on disk and signed before the segment
-goes: a segment that somebody else deleted lacks it, and `verify` says so.
+goes: a segment that somebody else deleted lacks it, and `verify` says so. What a file says of itself (its length, its
+times) counts for nothing: whoever can write it, and has no key, must not have its evidence deleted by us. Segments are
+counted, and their age is that of the first head of our key behind them.
 Never: deletes a segment whose seal is not on disk.
 """
 
@@ -14,6 +16,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from .disk import Disk
+from .heads import genuine, heads
 from .segments import Seal, numbers, path_of, seals
 
 
@@ -24,26 +27,51 @@ class Rules(Struct, frozen=True):
     bytes: int = 0
     seconds: int = 0
 
+    def most(self, segment: int) -> int:
+        """Segments of so many bytes that are kept, the growing one included; 0: no limit."""
+        by_bytes = max(1, self.bytes // segment) if self.bytes else 0
+        return min((limit for limit in (self.segments, by_bytes) if limit), default=0)
 
-def due(folder: Path, rules: Rules) -> list[Seal]:
-    """The seals of the segments that the rules no longer keep, oldest first. Raises OSError."""
-    there = numbers(folder)
-    abouts = {number: path_of(folder, number).stat() for number in there}
-    total = sum(about.st_size for about in abouts.values())
-    now = time.time()
+
+def due(folder: Path, rules: Rules, growing: int, segment: int, key: str) -> list[Seal]:
+    """The seals of the segments that the rules no longer keep, oldest first. `growing` is the number of the one that
+    grows, `segment` the bytes of each, `key` the id of ours, "": there is none. Raises OSError."""
+    most = rules.most(segment)
+    old = covered(folder, time.time_ns() - rules.seconds * 10**9, key) if rules.seconds and key else 0
+    there = {number for number in numbers(folder) if number < growing}
     gone = []
-    for i, number in enumerate(there[:-1]):
-        about = abouts[number]
-        many = rules.segments and len(there) - i > rules.segments
-        large = rules.bytes and total > rules.bytes
-        old = rules.seconds and now - about.st_mtime > rules.seconds
-        if not (many or large or old):
+    for _, seal in seals(folder).read()[0]:
+        if seal.segment not in there:
+            continue
+        if not ((most and seal.segment <= growing - most) or seal.size <= old):
             break
-        total -= about.st_size
-        gone.append(number)
-    if not gone:
-        return []
-    return [seal for _, seal in seals(folder).read()[0] if seal.segment in gone]
+        gone.append(seal)
+    return gone
+
+
+def covered(folder: Path, before_ns: int, key: str) -> int:
+    """Entries that were there at that time for sure: the newest head of this key from then or before counts them."""
+    file = heads(folder)
+    try:
+        data = file.path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    low, high = 0, len(data)  # a line that begins below `low` is old enough, one that begins at `high` is not
+    found = None
+    while low < high:
+        start = data.rfind(b"\n", 0, (low + high) // 2) + 1
+        stop = data.find(b"\n", start)
+        try:
+            head = file.parse(data[start:stop]) if stop >= 0 else None
+        except ValueError:
+            head = None
+        if head is not None and head.wall_ns <= before_ns:
+            found, low = head, stop + 1
+        elif start <= low:
+            break
+        else:
+            high = start
+    return found.size if found is not None and found.key == key and genuine(found) else 0
 
 
 def delete(folder: Path, disk: Disk, gone: list[Seal]) -> None:

@@ -273,17 +273,56 @@ def test_retention_keeps_the_newest_and_says_what_it_deleted(shm: Path) -> None:
     assert (report.findings, report.first > 0) == ([], True)
 
 
-@pytest.mark.parametrize("rules", [Rules(segments=0, bytes=6000), Rules(segments=0, seconds=1)])
-def test_retention_by_bytes_and_by_age(shm: Path, rules: Rules) -> None:
-    make(shm / "journal", 9)
-    for number in numbers(shm / "journal")[:3]:
-        os.utime(shm / "journal" / f"{number:010}.seg", (1, 1))
-    before = numbers(shm / "journal")
-    with writer(shm / "journal", segment=2000, retention=rules, key=shm / "keys" / "heads.key") as one:
+def fill(folder: Path, rules: Rules) -> None:
+    with writer(folder, segment=2000, retention=rules, key=folder.with_name("keys") / "heads.key") as one:
         for i in range(5):
             durable(one, *(decision(i * 7 + j) for j in range(7)))
-    assert numbers(shm / "journal")[0] >= before[3]
+
+
+def test_retention_by_bytes(shm: Path) -> None:
+    make(shm / "journal", 9)
+    fill(shm / "journal", Rules(segments=0, bytes=6000))
+    assert len(numbers(shm / "journal")) == 3
     assert verify(shm / "journal").findings == []
+
+
+def test_retention_by_age_counts_from_a_head_of_our_key(shm: Path) -> None:
+    fill(shm / "journal", Rules(segments=0))
+    before = numbers(shm / "journal")
+    assert len(before) > 2
+    fill(shm / "journal", Rules(segments=0, seconds=3600))
+    assert numbers(shm / "journal")[0] == before[0], "none is so old"
+    time.sleep(1.1)
+    fill(shm / "journal", Rules(segments=0, seconds=1))
+    assert numbers(shm / "journal")[0] >= before[-1]
+    assert verify(shm / "journal").findings == []
+
+
+@pytest.mark.parametrize("rules", [Rules(segments=0, bytes=40_000), Rules(segments=0, seconds=3600)])
+def test_no_file_that_somebody_changed_is_deleted_by_us(shm: Path, rules: Rules) -> None:
+    """Whoever can write the journal and has no key would have the writer sign that his evidence went in order."""
+    folder = shm / "journal"
+    fill(folder, Rules(segments=0))
+    first = path_of(folder, numbers(folder)[0])
+    os.truncate(first, 10 << 20)
+    os.utime(first, (1, 1))
+    with writer(folder, segment=2000, retention=rules, key=shm / "keys" / "heads.key", whole=False) as one:
+        for i in range(5):
+            durable(one, *(decision(i * 7 + j) for j in range(7)))
+    assert first.exists()
+    assert [finding.file for finding in verify(folder).findings] == [str(first)]
+
+
+def test_a_segment_goes_once_where_no_head_can_be_signed(shm: Path) -> None:
+    """It stays, and one entry says that it goes, not one with each segment that is begun."""
+    folder, keys = shm / "journal", shm / "keys"
+    fill(folder, Rules(segments=0))
+    (keys / "heads.key").unlink()
+    for _ in range(2):
+        fill(folder, Rules(segments=2))
+    told = [each.entry.segment for each in of_kind(folder, Retired)]  # type: ignore[union-attr]
+    assert numbers(folder)[0] == 1
+    assert 1 <= told.count(1) <= 2, "once in each life of a writer"
 
 
 # ---- a failing disk ----
