@@ -27,7 +27,7 @@ from .slab cimport (
     BLOCK, NONE, blocks_for, chain_free, chain_read, chain_starts_with, chain_store, slab_close, slab_open,
     spare_blocks,
 )
-from .tally cimport Served, Tally, tally_close, tally_left, tally_ms, tally_open, tally_touch
+from .tally cimport LEFT, Tally, tally_close, tally_left, tally_ms, tally_open, tally_taken, tally_touch
 
 
 cdef inline uint64_t spread(uint64_t hash, uint32_t partition) noexcept nogil:
@@ -270,34 +270,32 @@ cdef class Cache:
         """Count hits for the record from now on."""
         self.table.tally.counting, self.table.tally.harvested = True, now
 
-    def harvest(self, int64_t now):
+    def harvest(self, int64_t now, uint32_t most=LEFT):
         """Return what was served since the last harvest, and how many hits could not be told apart.
 
-        A list of (decision id, partition, count, first, last), times in CLOCK_BOOTTIME ns, to the millisecond.
+        A list of (decision id, partition, count, first, last), times in CLOCK_BOOTTIME ns, to the millisecond. About
+        `most` at once; `unharvested` says whether there are more.
         """
         cdef Tally* t = &self.table.tally
-        cdef int64_t since = t.harvested
-        cdef Served* one
         cdef Slot* s
-        cdef uint32_t i
+        cdef uint32_t i, done = 0
         cdef int way
-        for i in range(t.touched_count):
-            t.is_touched[t.touched[i]] = False
-            s = self.table.slots + <size_t> t.touched[i] * WAYS
+        while done < t.touched_count and t.left_count < most and t.left_count + WAYS <= LEFT:
+            i = t.touched[done]
+            done += 1
+            t.is_touched[i] = False
+            s = self.table.slots + <size_t> i * WAYS
             for way in range(WAYS):
                 if s.head != NONE and s.served:
                     tally_left(t, s.id, s.partition, s.served, s.first, s.last)
                     s.served = 0
                 s += 1
-        found = []
-        for i in range(t.left_count):
-            one = &t.left[i]
-            first, last = since + one.first * 1000000LL, since + one.last * 1000000LL
-            found.append((one.id, one.partition, one.count, first, last))
-        lost, t.lost = t.lost, 0
-        t.touched_count = t.left_count = 0
-        t.harvested = now
-        return found, lost
+        return tally_taken(t, done, now)
+
+    @property
+    def unharvested(self):
+        """In how many sets there are hits that were not harvested."""
+        return self.table.tally.touched_count
 
     def usage(self):
         """Return the counters and what is held. Looks at the owners, not at the slots: this is asked every second."""

@@ -23,6 +23,8 @@ cdef void tally_close(Tally* t) noexcept nogil
 cdef void tally_left(Tally* t, uint64_t id, uint32_t partition, uint32_t count, uint32_t first,
                      uint32_t last) noexcept nogil
 
+cdef tuple tally_taken(Tally* t, uint32_t done, int64_t now)
+
 cdef inline uint32_t tally_ms(const Tally* t, int64_t now) noexcept nogil:
     """Milliseconds since the last harvest."""
     return <uint32_t> ((now - t.harvested) // 1000000)

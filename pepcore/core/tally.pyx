@@ -7,8 +7,9 @@ Never: looks at a clock; says who asked: an entry has one partition.
 INVARIANT: a set is listed in `touched` if and only if `is_touched` says so.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memmove
 
 
 cdef bint tally_open(Tally* t, uint32_t sets) noexcept nogil:
@@ -38,3 +39,22 @@ cdef void tally_left(Tally* t, uint64_t id, uint32_t partition, uint32_t count, 
     one = &t.left[t.left_count]
     one.id, one.partition, one.count, one.first, one.last = id, partition, count, first, last
     t.left_count += 1
+
+
+cdef tuple tally_taken(Tally* t, uint32_t done, int64_t now):
+    """What was collected, as `Cache.harvest` returns it; `done` of the sets that were hit are not listed any more."""
+    cdef int64_t since = t.harvested
+    cdef uint32_t i
+    cdef Served* one
+    found = []
+    for i in range(t.left_count):
+        one = &t.left[i]
+        first, last = since + one.first * 1000000LL, since + one.last * 1000000LL
+        found.append((one.id, one.partition, one.count, first, last))
+    lost, t.lost = t.lost, 0
+    t.left_count = 0
+    t.touched_count -= done
+    memmove(t.touched, t.touched + done, t.touched_count * sizeof(uint32_t))
+    if not t.touched_count:  # what is still to come counts its times from the one before
+        t.harvested = now
+    return found, lost

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .service import Service
 
 EVERY_S = 1.0
+SLICE = 256
+"""Entries that are made in one turn of the loop, about: some milliseconds."""
 UNCOUNTED = "hits that found no room to be counted in"
 TAKEN = "the journal's lock file was removed, another process may write it: this daemon ends"
 
@@ -31,6 +33,9 @@ class Hits:
     def __init__(self, service: Service, recording: Recording) -> None:
         self._service, self._recording = service, recording
         self._counting: dict[Connection, Partition] = {}
+        self._left: list[tuple[Connection, Partition]] = []
+        self._forgotten: list[int] = []
+        self._sets = 0
         self._next: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -38,11 +43,19 @@ class Hits:
         self._next = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
 
     def _turn(self) -> None:
+        """A slice in a turn of the loop, until all is written down that was served by now."""
         if self._recording.taken:
             self._service.fall(TAKEN)
             return
-        self.harvest()
-        self.start()
+        self._recording.look()
+        self._begin()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._slice():
+            self._next = asyncio.get_running_loop().call_later(0, self._go_on)
+        else:
+            self.start()
 
     def close(self) -> None:
         """Harvest no more."""
@@ -50,18 +63,39 @@ class Hits:
             self._next.cancel()
 
     def harvest(self) -> None:
-        """Write down what was served since the last time."""
-        for connection, of_client in list(self._counting.items()):
-            self._fetch(connection, of_client)
-        peers = self._service.peers
-        found, lost = self._service.cache.harvest(clock.now())
+        """Write down all that was served since the last time, now."""
+        self._begin()
+        while self._slice():
+            pass
+
+    def _begin(self) -> None:
+        self._left = list(self._counting.items())
+        self._sets, self._forgotten = self._service.cache.unharvested, list(self._service.peers.forgotten)
+
+    def _slice(self) -> bool:
+        """Write down some of it; False: that was all."""
+        written = 0
+        while self._left and written < SLICE:
+            connection, of_client = self._left.pop()
+            if connection in self._counting:  # else it has gone, and was fetched then
+                written += self._fetch(connection, of_client)
+        if self._left:
+            return True
+        peers, cache = self._service.peers, self._service.cache
+        before = cache.unharvested
+        found, lost = cache.harvest(clock.now(), SLICE)
         self._recording.missed(UNCOUNTED, lost)
         for number, partition, count, first, last in found:
             of = peers.partitions.get(partition) or peers.forgotten.get(partition)
             if of is not None:
                 self._service.passes.served(of, count)
                 self._write(of, number, count, first, last)
-        peers.forgotten.clear()
+        self._sets -= before - cache.unharvested  # those that are hit again meanwhile wait for the next time
+        if self._sets > 0:
+            return True
+        for number in self._forgotten:
+            peers.forgotten.pop(number, None)
+        return False
 
     def counts_for(self, connection: Connection, partition: Partition) -> int:
         """A descriptor of memory in which this client counts its own hits; -1: not recorded, or counted already.
@@ -83,13 +117,14 @@ class Hits:
         if partition is not None:
             self._fetch(connection, partition)
 
-    def _fetch(self, connection: Connection, partition: Partition) -> None:
+    def _fetch(self, connection: Connection, partition: Partition) -> int:
         assert connection.counts is not None, "only who counts is listed"
         found, lost = connection.counts.harvest()
         self._recording.missed(UNCOUNTED, lost)
         now = clock.now()
         for number, count in found:
             self._write(partition, number, count, now - int(EVERY_S * 1e9), now, in_process=True)
+        return len(found)
 
     def _write(
         self, of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False

@@ -52,6 +52,7 @@ class Recording:
         self._flushing = False
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
+        self._unsigned = ""
         self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
@@ -84,6 +85,17 @@ class Recording:
         """So many entries could not be made."""
         if self.writer is not None and number:
             self.writer.missed(why, number)
+
+    def look(self) -> None:
+        """Say once when no head can be signed, and once when it can again."""
+        unsigned = self.writer.unsigned if self.writer is not None else ""
+        if unsigned and not self._unsigned:
+            logs.error(
+                "no head of the record can be signed: a cut cannot be found, and nothing is retired", why=unsigned
+            )
+        elif self._unsigned and not unsigned:
+            logs.info("heads of the record are signed again")
+        self._unsigned = unsigned
 
     @property
     def taken(self) -> bool:

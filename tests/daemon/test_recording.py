@@ -247,3 +247,18 @@ def test_a_value_that_the_engine_quotes_in_its_error_is_not_recorded(serve: Call
     assert daemon.stop() == 0
     assert b"hunter2" not in b"".join(file.read_bytes() for file in folder(daemon).iterdir())
     assert "hunter2" not in daemon.log.read_text()
+
+
+def test_very_many_hits_are_all_recorded_and_nobody_waits_for_that(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS)
+    questions = [("User::ann", "read", f"Doc::{n}") for n in range(20_000)]
+    with connect(daemon) as pep:
+        for _ in range(3):
+            for at in range(0, len(questions), 100):
+                assert all(pep.check_many(questions[at : at + 100]))
+        asked = decisions(daemon, len(questions))
+        cached = 3 * len(questions) - len(asked)
+        found = wait(daemon, lambda found: sum(each.count for each in found) >= cached, entries.Hits)
+        assert sum(each.count for each in found) == cached
+        assert {each.decision for each in found} <= {each.decision for each in asked}
+        assert pep.stats()["record"]["lost"] == 0

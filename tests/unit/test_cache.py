@@ -317,3 +317,23 @@ def test_no_hit_is_lost_or_counted_twice_whatever_comes_and_goes():
     told += sum(count for _, _, count, _, _ in found) + lost
     assert hits > 1000
     assert told == hits
+
+
+def test_hits_are_harvested_in_slices_and_one_that_is_hit_all_the_time_keeps_nobody_waiting():
+    cache = Cache(slots=8192, slab=1 << 20, seed=1, quota=1.0)
+    cache.count_from(0)
+    for n in range(3000):
+        put(cache, b"%d" % n, id=n, expires=10**12)
+    kept = [n for n in range(3000) if get(cache, b"%d" % n, now=MS)]
+    for n in kept:
+        assert get(cache, b"%d" % n, now=MS)
+    found: dict[int, int] = {}
+    for _ in range(len(kept) // 100 + 1):
+        some, lost = cache.harvest(2 * MS, 100)
+        assert (len(some) < 100 + 8, lost) == (True, 0)
+        assert get(cache, b"0", now=2 * MS)
+        for number, _partition, many, *_times in some:
+            found[number] = found.get(number, 0) + many
+    assert len(kept) > 2500
+    assert {number: many for number, many in found.items() if number} == dict.fromkeys(kept[1:], 2)
+    assert cache.unharvested == 1
