@@ -16,8 +16,9 @@ import msgspec
 from .audit import entries
 from .audit.digest import Recorder
 from .audit.reasons import without_values
+from .audit.recovery import rehearse
 from .audit.segments import Damaged
-from .audit.writer import Plan, Writer
+from .audit.writer import Plan, Writer, is_written
 from .blocks import read_question
 from .errors import NAMES, ConfigError, PdpFault
 from .flight import Partition, Passed
@@ -47,10 +48,23 @@ def opened(folder: Path, plan: Plan, deliver: Callable[[Callable[[], None]], Non
     try:
         return Writer(folder, plan, deliver=deliver)
     except Damaged as damaged:
-        raise ConfigError(
-            f"{damaged}: nothing is appended to it; `pepcore audit` reads what stands before that place. "
-            "Move the folder away, and a new record begins"
-        ) from None
+        raise _unusable(damaged) from None
+
+
+def rehearsed(folder: Path) -> None:
+    """Test a journal that another one may still write to, and change nothing. Raises ConfigError where `opened` would
+    find it damaged."""
+    try:
+        rehearse(folder, is_written(folder))
+    except Damaged as damaged:
+        raise _unusable(damaged) from None
+
+
+def _unusable(damaged: Damaged) -> ConfigError:
+    return ConfigError(
+        f"{damaged}: nothing is appended to it; `pepcore audit` reads what stands before that place. "
+        "Move the folder away, and a new record begins"
+    )
 
 
 def entry_of(recorder: Recorder, told: Told) -> entries.Decision:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from .frames import HEAD, SYNCED, Broken, frames, leaf, synced_behind
 from .heads import Head, heads
 from .segments import Damaged, Held, content, lead, numbers, seals, survey, walk
 from .tree import Frontier, Span
+
+TRIES = 4
+AGAIN_S = 0.1
 
 
 class Found(Struct, frozen=True):
@@ -44,8 +48,35 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
     end; the rest is left to `verify`. The caller holds the journal's lock. Raises Damaged, OSError."""
     for draft in folder.glob(".*.new"):
         disk.remove(draft)
+    found = _tested(folder, whole)
+    if found.last is not None:
+        _cut_lines(folder, disk, found.last.header.segment)
+        if found.cut is not None:
+            disk.cut_file(found.last.path, found.end)
+    return found
+
+
+def rehearse(folder: Path, written: bool) -> None:
+    """Whether `recover` will find a journal to go on with, or none yet; nothing is changed, and no lock is needed.
+    `written`: somebody writes it now, who would not leave a torn tail. Raises Damaged."""
+    for left in reversed(range(TRIES)):
+        try:
+            found = _tested(folder, False)
+            if found.cut is None or found.last is None or not written:
+                return
+            raise Damaged(found.last.path, found.cut[0], f"{found.cut[2]}, in what its writer had written whole")
+        except OSError:  # there is none yet; anything else is said by whoever opens it, in better words
+            return
+        except Damaged:
+            if not left:
+                raise
+            time.sleep(AGAIN_S)  # it may have been written between two looks: damage stays
+
+
+def _tested(folder: Path, whole: bool) -> Found:
+    """What there is, with everything that is wrong raised as Damaged, and nothing changed."""
     if not numbers(folder):
-        return _fresh(folder, disk)
+        return _fresh(folder)
     each = survey(folder)
     sealed = lead(folder, each[0].header)
     for one, following in pairwise(each) if whole else ():
@@ -74,13 +105,10 @@ def recover(folder: Path, disk: Disk, whole: bool = True) -> Found:
             raise Damaged(last.path, broken.offset, reason)
         cut = (end, len(data) - end, broken.reason)
     head = _last_head(folder, tree, last, end, f"{broken.reason}, and " if broken is not None else "")
-    _cut_lines(folder, disk, last.header.segment)
-    if cut is not None:
-        disk.cut_file(last.path, end)
     return Found(last.header.journal, last, end, tree, span, cut, head, _given_up(each, data, places))
 
 
-def _fresh(folder: Path, disk: Disk) -> Found:
+def _fresh(folder: Path) -> Found:
     for file in (seals(folder).path, heads(folder).path):
         if file.exists():
             raise Damaged(file, 0, "it is there, and no segment is: the record was deleted")

@@ -236,6 +236,21 @@ def _hold(folder: Path) -> int:
     return lock
 
 
+def is_written(folder: Path) -> bool:
+    """Whether a process writes this journal now."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _open(disk: Disk, folder: Path, found: Found) -> Growing:
     if found.last is None:
         return Growing.create(disk, folder, found.journal, 1, found.tree)

@@ -1,19 +1,22 @@
 """From one daemon to the next without a lost request: `pepcore serve --takeover` (DESIGN, D3 fencing, invariant 17).
 
-    successor: loads and warms up ──asks on the administration socket──► predecessor: accepts and reads nobody more,
-    answers what was sent, joins the thread that renews its lease and zeroes it, closes its record, and only then
-    ──sends its listening sockets and the descriptor of its lock──► successor: listens. Who is connected finds the
-    end of the stream, connects again and is in the backlog already.
+    successor: loads, warms up, tests the journal ──asks on the administration socket──► predecessor: accepts and reads
+    nobody more, answers what was sent, joins the thread that renews its lease and zeroes it, closes its record, and
+    only then ──sends its listening sockets and the descriptor of its lock──► successor: opens the record, binds its
+    address ──can serve──► predecessor: ends ──it is yours──► successor: listens. Who is connected finds the end of the
+    stream, connects again and is in the backlog already.
 
 Promises: when the lock is passed, the predecessor answers no question, has nothing on its way to the disk, and no page
-of it is believed; nobody acknowledges for both, nor before what the predecessor itself had to wait for. Leases are
-passed on as those of holders who stop within their grace, unless they come and ask.
+of it is believed; nobody acknowledges for both, nor before what the predecessor itself had to wait for. A successor
+that goes, or is too slow, before it can serve leaves a predecessor that serves on; one that was not told that all is
+its own serves nobody. Leases are passed on as those of holders who stop within their grace, unless they come and ask.
 Never: passes what a client said; takes over from a daemon of another user.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -24,7 +27,7 @@ import msgspec
 
 from ..config import milliseconds
 from ..core.frame import header
-from ..errors import ConfigError, Draining
+from ..errors import ConfigError
 from ..wire import ERROR, Op, Problem, pack, reply
 from . import clock, logs
 
@@ -35,6 +38,12 @@ if TYPE_CHECKING:
     from .service import Service
 
 PATIENCE_S = 30.0
+PREPARED_S = 10.0
+"""How long a successor that has everything may take until it can serve: meanwhile nobody does."""
+REOPENED_S = 5.0
+"""How long the record of a successor that has gone may still be locked."""
+READY, YOURS = 2, 3
+"""Numbers of the requests by which a successor says that it can serve, and is told to."""
 LARGEST = 64 << 20
 _HEADER = struct.Struct("<IIBBHIQ")
 
@@ -69,12 +78,14 @@ class Handed(msgspec.Struct, frozen=True):
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What a successor has: listening sockets and the lock's descriptor."""
+    """What a successor has: listening sockets, the lock's descriptor, and the connection to the predecessor, which goes
+    on where that ends."""
 
     accepting: Any
     administrators: Any
     lock: int
     handed: Handed
+    connection: Any
 
 
 _handed = msgspec.msgpack.Decoder(Handed).decode
@@ -85,10 +96,8 @@ _problem = msgspec.msgpack.Decoder(Problem).decode
 
 
 async def hand_over(service: Service, place: Place, administrators: Listener, accepting: Listener) -> bool:
-    """Give everything to the successor that asked for it. False: it has gone, and this daemon serves on.
-
-    Raises Draining where it went after that, when nothing of this daemon is left that could go on.
-    """
+    """Give everything to the successor that asked for it. False: it has gone, and this daemon serves on; its lease is
+    not renewed then."""
     successor: Successor = service.successor
     logs.info("handing over", waiting=service.enforcer.waiting)
     accepting.pause()
@@ -105,12 +114,8 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
         connection.drop()
     await service.administration.settled()
     if successor.connection.lost:
-        logs.error("the successor has gone: this daemon serves on")
-        service.successor, service.leaving, service.decides_on = None, False, False
-        accepting.go_on()
-        administrators.go_on()
+        _go_on(service, administrators, accepting)
         return False
-    service.candidate.close()
     if service.endpoint is not None:
         service.endpoint.close()
         service.endpoint = None
@@ -123,34 +128,111 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     body = pack(Handed(tuple(service.leasing.passed_on(now)), fence_ns, before_ns))
     frame = reply(Op.TAKEOVER, successor.request, 0, body)
     fds = [accepting.fileno(), administrators.fileno(), place.lock]
+    if await asyncio.to_thread(_pass, successor.connection.detach(), frame, fds):
+        place.passed_on()
+        return True
+    await _reopen(service, place)
+    _go_on(service, administrators, accepting)
+    return False
+
+
+def _go_on(service: Service, administrators: Listener, accepting: Listener) -> None:
+    logs.error("the successor has gone: this daemon serves on")
+    service.successor, service.leaving, service.decides_on = None, False, False
+    accepting.go_on()
+    administrators.go_on()
+
+
+async def _reopen(service: Service, place: Place) -> None:
+    """Take back what a successor was to have. Raises ConfigError where the record cannot be opened any more."""
+    until = clock.now() + int(REOPENED_S * 1e9)
+    while True:
+        try:
+            service.recording.open()
+            break
+        except ConfigError:  # the successor may not be quite gone
+            if clock.now() > until:
+                raise
+            await asyncio.sleep(0.02)
+    service.recording.start()
     try:
-        await asyncio.to_thread(_send, successor.connection.detach(), frame, fds)
-    except OSError as error:
-        raise Draining("takeover", f"the successor took nothing, and this daemon has ended: {error}") from None
-    place.passed_on()
-    return True
+        observe(service, place)
+    except ConfigError as error:
+        logs.error("the metrics are not served any more", reason=str(error))
 
 
 def _others(service: Service, successor: Successor) -> list[Connection]:
     return [c for c in service.connections if c is not successor.connection]
 
 
-def _send(sock: socket.socket, frame: bytes, fds: list[int]) -> None:
-    with sock:
+def _pass(sock: socket.socket, frame: bytes, fds: list[int]) -> bool:
+    """Send everything, and wait until the successor can serve. False: it must not, and will not."""
+    with sock, contextlib.suppress(OSError):
         sock.settimeout(PATIENCE_S)
         sent = socket.send_fds(sock, [frame], fds)
         if sent < len(frame):  # nothing more to send could already find the other end closed
             sock.sendall(frame[sent:])
+        sock.settimeout(PREPARED_S)
+        said = sock.recv(_HEADER.size, socket.MSG_WAITALL)
+        if said == header(Op.TAKEOVER, READY, 0):
+            sock.sendall(reply(Op.TAKEOVER, YOURS, 0, b""))
+            return True
+    return False
+
+
+def observe(service: Service, place: Place) -> None:
+    """Serve metrics and health, where the config says so. Raises ConfigError."""
+    if service.config.observe.listen and service.endpoint is None:
+        from .endpoint import Endpoint, bind
+
+        service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
 
 
 # ---- the successor ----
 
 
-def take(admin: Path) -> Taken | None:
+async def take(service: Service, place: Place) -> Taken:
+    """Get everything from the daemon that serves this place, and its word that it has ended. Raises ConfigError: that
+    one serves on, or there is none."""
+    await asyncio.to_thread(service.recording.rehearse)
+    taken = await asyncio.to_thread(ask, place.admin)
+    if taken is None:
+        raise ConfigError("the daemon to take over from is gone: start without `--takeover`")
+    with taken.connection:
+        try:
+            now = clock.now()
+            service.administration.succeeds(now + taken.handed.fence_ns, now + taken.handed.before_ns)
+            service.leasing.adopt(taken.handed.leases)
+            service.recording.open()
+            observe(service, place)
+            await asyncio.to_thread(_confirm, taken.connection, place.admin)
+            place.succeed(taken.lock)
+        except BaseException:  # let go of all before the connection: that tells the predecessor to go on
+            if service.recording.writer is not None:
+                service.recording.writer.close()
+            if service.endpoint is not None:
+                service.endpoint.close()
+                service.endpoint = None
+            raise
+    return taken
+
+
+def _confirm(sock: socket.socket, admin: Path) -> None:
+    """Say that this daemon can serve, and wait until all is its own. Raises ConfigError."""
+    said = b""
+    with contextlib.suppress(OSError):
+        sock.sendall(header(Op.TAKEOVER, READY, 0))
+        said = sock.recv(_HEADER.size, socket.MSG_WAITALL)
+    if said != reply(Op.TAKEOVER, YOURS, 0, b""):
+        raise ConfigError(f"the daemon at `{admin}` has taken back what it had handed over, or has ended")
+
+
+def ask(admin: Path) -> Taken | None:
     """Ask the daemon at this administration socket for everything; None: there is none. Raises ConfigError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sock.settimeout(PATIENCE_S)
     fds: list[int] = []
+    taken: Taken | None = None
     try:
         try:
             sock.connect(str(admin))
@@ -160,7 +242,7 @@ def take(admin: Path) -> Taken | None:
         if uid != os.geteuid():
             raise ConfigError(f"the daemon at `{admin}` is one of uid `{uid}`: take over from your own only")
         sock.sendall(header(Op.TAKEOVER, 1, 0))
-        data = b""
+        data = bytearray()
         while len(data) < _HEADER.size or len(data) < _HEADER.size + _length(data):
             some, passed, _, _ = socket.recv_fds(sock, 1 << 16, 4)
             fds += passed
@@ -173,18 +255,18 @@ def take(admin: Path) -> Taken | None:
         if op != Op.TAKEOVER | 0x80 or len(fds) != 3:
             raise ConfigError(f"the daemon at `{admin}` answered something else than a hand-over")
         handed = _handed(body)
-        taken = Taken(_listening(fds[0]), _listening(fds[1]), fds[2], handed)
-        fds = []
+        taken = Taken(_listening(fds[0]), _listening(fds[1]), fds[2], handed, sock)
         return taken
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(f"nothing was handed over by the daemon at `{admin}`: {error}") from None
     finally:
-        sock.close()
-        for fd in fds:
-            os.close(fd)
+        if taken is None:
+            sock.close()
+            for fd in fds:
+                os.close(fd)
 
 
-def _length(data: bytes) -> int:
+def _length(data: bytearray) -> int:
     length = int.from_bytes(data[:4], "little")
     if length > LARGEST:
         raise ConfigError("the hand-over is larger than it can be")

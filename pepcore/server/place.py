@@ -65,7 +65,7 @@ class Place:
     """A socket path, held by this process."""
 
     def __init__(self, path: Path, *, locked: bool = True) -> None:
-        """`locked`: take the lock now, else it comes from a predecessor (`adopt`). Raises ConfigError."""
+        """`locked`: take the lock now, else it comes from a predecessor (`succeed`). Raises ConfigError."""
         if len(os.fsencode(path)) > LONGEST:
             raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
@@ -121,7 +121,7 @@ class Place:
         """Whether nobody else can have our lock. `renewal.pyx` asks the same, all the time."""
         return in_place(self.lock, self.lock_path)
 
-    def adopt(self, lock: int) -> None:
+    def succeed(self, lock: int) -> None:
         """Go on with the lock and the socket files of a predecessor, who has let go of them."""
         self.lock = lock
         for path in (self.path, self.admin):

@@ -29,7 +29,7 @@ from ..core.verdict import body as body_of
 from ..errors import NotAvailable
 from ..flight import Batch, Flight, Partition, Reply, Waiter
 from ..model import Decision
-from ..recorded import Told, entry_of, opened
+from ..recorded import Told, entry_of, opened, rehearsed
 from ..version import VERSION
 from . import clock, logs
 from .hits import Hits
@@ -70,6 +70,12 @@ class Recording:
         self.writer = opened(self._folder, plan, lambda call: _in_loop(loop, call))
         self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
         self._service.cache.count_from(clock.now())
+
+    def rehearse(self) -> None:
+        """Test the journal while a predecessor still writes to it. Raises ConfigError where `open` would find it
+        damaged: the predecessor, once it has let go of it, could not go on with it either."""
+        if self._record.keep != "off":
+            rehearsed(self._folder)
 
     def numbers(self) -> dict[str, int]:
         """What is seen of the journal: entries appended and lost, and whether it takes none, or no head, right now."""

@@ -148,13 +148,13 @@ async def live(
 ) -> int:
     """Load, serve until told to stop, drain or hand over."""
     from .fence import Fence
-    from .handover import hand_over, take
+    from .handover import hand_over, observe, take
     from .listener import Listener
 
     if service.config.observe.listen:  # now: what it imports would pause the loop later
-        from .endpoint import Endpoint, bind
-    if place.lock >= 0 and service.config.observe.listen:
-        service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
+        from . import endpoint  # noqa: F401
+    if place.lock >= 0:
+        observe(service, place)
     activated = asyncio.create_task(service.activate(Workers(source, len(begun), service.came, service.idle), begun))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([activated, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -164,17 +164,9 @@ async def live(
         return 0
     if why := activated.result():
         raise ConfigError(why)
-    taken = await asyncio.to_thread(take, place.admin) if place.lock < 0 else None
-    if taken is not None:
-        place.adopt(taken.lock)
-        now = clock.now()
-        service.administration.succeeds(now + taken.handed.fence_ns, now + taken.handed.before_ns)
-        service.leasing.adopt(taken.handed.leases)
-    elif place.lock < 0:
-        raise ConfigError("the daemon to take over from is gone: start without `--takeover`")
-    if service.config.observe.listen and service.endpoint is None:
-        service.endpoint = Endpoint(service, bind(service.config.observe.listen, place.files))
-    service.recording.open()
+    taken = await take(service, place) if place.lock < 0 else None
+    if taken is None:
+        service.recording.open()
     taking = asyncio.Event()
     service.stop = taking.set
     administrators = Listener(
@@ -209,9 +201,11 @@ async def live(
         if service.successor is None or not fence.holds():
             break
         handed = await hand_over(service, place, administrators, accepting)
+        if not handed:
+            fence.start()  # its lease was given up
     systemd.notify("STOPPING=1")
+    service.candidate.close()
     if not handed:
-        service.candidate.close()
         if fence.holds():
             logs.info("draining", waiting=service.enforcer.waiting)
             place.leave()

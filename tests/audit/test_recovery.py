@@ -18,6 +18,7 @@ from pepcore.audit.disk import Disk
 from pepcore.audit.entries import Cut
 from pepcore.audit.frames import HEAD, SYNCED, frame
 from pepcore.audit.heads import heads
+from pepcore.audit.recovery import rehearse
 from pepcore.audit.segments import Damaged, numbers, path_of
 from pepcore.audit.verify import verify
 from pepcore.audit.waiting import Item
@@ -301,3 +302,16 @@ def test_a_frame_that_lies_about_its_length_is_torn_and_reads_nothing_behind_the
     with writer(shm / "journal") as one:
         durable(one, decision(1))
     assert decisions(shm / "journal") == [0, 1]
+
+
+def test_a_rehearsal_changes_nothing_and_tells_damage_from_what_a_crash_left(tmp_path: Path) -> None:
+    rehearse(tmp_path / "none", False)
+    with writer(tmp_path) as one:
+        durable(one, *map(decision, range(20)))
+        rehearse(tmp_path, True)
+    last = last_segment(tmp_path)
+    last.write_bytes(torn := last.read_bytes()[:-3])
+    rehearse(tmp_path, False)
+    assert last.read_bytes() == torn
+    with pytest.raises(Damaged, match="in what its writer had written whole"):
+        rehearse(tmp_path, True)

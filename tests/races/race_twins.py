@@ -155,6 +155,8 @@ KEEPS_ITS_LEASE = (
 class _Renewal:
     def __init__(self, renewal):
         self.renewal = renewal  # held: it stops when it is freed
+    def start(self, *given):
+        pass
     def stop(self):
         pass
 async def _keeps(service, *rest, original=_handover.hand_over):
