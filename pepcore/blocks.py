@@ -1,14 +1,20 @@
 """Blocks: denies that stand in front of the PDP until they are lifted or over. The kill switch.
 
 Promises: a block matches the subject and every member of its principal chain; while its list cannot be read, everything
-is denied and says so; what is written out reads back as it was.
+is denied and says so; what is written out reads back as it was, and what says anything twice is not read.
 Never: reads a clock or a file (the caller passes the wall time, and bytes); is looked at on a hit: who blocks a tag
 revokes it too, so that nothing cached stands in front of the list.
 
-INVARIANT: a tag is blocked once; a later block of it replaces the earlier.
+INVARIANT: a tag is blocked once; a later block of it replaces the earlier. The list is in the order of its blocks,
+whose numbers grow with it.
 """
 
 from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -17,6 +23,8 @@ from .model import Entity, Question
 MOST = 10_000
 LONGEST = 1024
 """Characters of a tag, and of a reason."""
+PIECE = 64
+"""Blocks that are encoded in one piece."""
 
 read_question = msgspec.msgpack.Decoder(Question).decode
 
@@ -39,8 +47,33 @@ class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blocks: tuple[Block, ...]
 
 
-_read = msgspec.json.Decoder(_Written).decode
 _write = msgspec.json.Encoder().encode
+
+
+def written(blocks: Iterable[Block]) -> Iterator[bytes]:
+    """The list as it is kept on disk, in pieces: whoever makes all of a long one at once stops every other thread."""
+    left = iter(blocks)
+    yield b'{"version":1,"blocks":['
+    comma = b""
+    while piece := list(itertools.islice(left, PIECE)):
+        yield comma + _write(piece)[1:-1]
+        comma = b","
+    yield b"]}"
+
+
+def _read(data: bytes) -> _Written:
+    """Raises ValueError, also for a member that is there twice: of two lists nobody knows which was meant."""
+    try:
+        return msgspec.convert(json.loads(data.decode(), object_pairs_hook=_members), _Written)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it names a member twice")
+    return found
 
 
 class Blocks:
@@ -49,15 +82,27 @@ class Blocks:
     def __init__(self) -> None:
         self.broken = ""
         self._by_tag: dict[str, Block] = {}
+        self._numbers: dict[str, int] = {}
+        self._next = itertools.count(1)
 
     def __bool__(self) -> bool:
         return bool(self._by_tag or self.broken)
 
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._by_tag.values())
+
     def add(self, block: Block) -> None:
+        self.lift(block.tag)
         self._by_tag[block.tag] = block
+        self._numbers[block.tag] = next(self._next)
+
+    def clear(self) -> None:
+        self._by_tag.clear()
+        self._numbers.clear()
 
     def lift(self, tag: str) -> bool:
         """Whether there was a block to lift."""
+        self._numbers.pop(tag, None)
         return self._by_tag.pop(tag, None) is not None
 
     def full(self, tag: str) -> bool:
@@ -67,8 +112,8 @@ class Blocks:
     def active(self, wall_ms: int) -> list[Block]:
         """What is in force, oldest first; what is over is forgotten."""
         for block in [b for b in self._by_tag.values() if b.over(wall_ms)]:
-            del self._by_tag[block.tag]
-        return sorted(self._by_tag.values(), key=lambda b: b.since)
+            self.lift(block.tag)
+        return list(self._by_tag.values())
 
     def count(self, wall_ms: int) -> int:
         """How many are in force."""
@@ -85,10 +130,6 @@ class Blocks:
                 return block
         return None
 
-    def written(self, wall_ms: int) -> bytes:
-        """The list as it is kept on disk."""
-        return _write(_Written(1, tuple(self.active(wall_ms))))
-
     def read(self, data: bytes) -> None:
         """Take over what was kept. Raises ValueError where it cannot be read in every word."""
         kept = _read(data)
@@ -96,7 +137,11 @@ class Blocks:
             raise ValueError(f"version `{kept.version}` is not known here")
         if any(not 0 < len(b.tag) <= LONGEST for b in kept.blocks) or len(kept.blocks) > MOST:
             raise ValueError("it holds a tag, or a number of blocks, that cannot be")
-        self._by_tag = {b.tag: b for b in kept.blocks}
+        if len({b.tag for b in kept.blocks}) < len(kept.blocks):
+            raise ValueError("it blocks a tag twice")
+        self.clear()
+        for block in kept.blocks:
+            self.add(block)
 
 
 def tag_of(entity: Entity) -> str:

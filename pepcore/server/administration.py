@@ -21,7 +21,7 @@ from ..core.gate import Ask
 from ..errors import BadRequest, Fault, NotAvailable, Overloaded, Refused
 from ..wire import Acknowledged, Op, error, pack, read_block, read_leases, read_revoke, reply
 from . import clock, logs
-from .handover import Successor
+from .handover import Handed, HeldBefore, Successor
 
 if TYPE_CHECKING:
     from .blockfile import BlockFile
@@ -134,16 +134,33 @@ class Administration:
         service.successor = Successor(connection, ask.id)
         service.stop()
 
-    def succeeds(self, fence_ns: int, before_ns: int) -> None:
-        """A predecessor has handed over: no page of it is believed, and its leases are among ours. What it waited for
-        in those before it, we wait for, too."""
-        self.fence_ns, self.before_ns = fence_ns, before_ns
-        self._file.read()
+    def open(self) -> None:
+        """Take the state folder and the blocks that are kept there. Raises ConfigError."""
+        self._file.open()
+
+    async def succeeds(self, handed: Handed, state: int) -> None:
+        """A predecessor hands over: no page of it is believed, and its leases and blocks are among ours. What it waited
+        for in those before it, we wait for, too. `state` is the lock of its state folder. Raises ConfigError."""
+        now = clock.now()
+        self.fence_ns, self.before_ns = now + handed.fence_ns, now + handed.before_ns
+        await self._file.succeed(state, handed.blocks, handed.broken)
+
+    def passed_on(self, leases: tuple[HeldBefore, ...]) -> tuple[Handed, int]:
+        """What `succeeds` wants, for a successor."""
+        now, blocks = clock.now(), self._file.blocks
+        in_force = tuple(blocks.active(clock.wall_ms()))
+        handed = Handed(leases, in_force, blocks.broken, max(0, self.fence_ns - now), max(0, self.before_ns - now))
+        return handed, self._file.lock
 
     async def settled(self) -> None:
         """Until nothing of what was taken is on its way to the disk: it could undo what a successor writes."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._file.settled()
+
+    def go_on(self) -> None:
+        """There is no successor, after all: write again what could not be written."""
+        self._file.go_on()
 
     def _before(self) -> bool:
         """Whether holders of leases of a daemon before this one may not have stopped yet."""

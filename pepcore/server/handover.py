@@ -2,9 +2,9 @@
 
     successor: loads, warms up, tests the journal ──asks on the administration socket──► predecessor: accepts and reads
     nobody more, answers what was sent, joins the thread that renews its lease and zeroes it, closes its record, and
-    only then ──sends its listening sockets and the descriptor of its lock──► successor: opens the record, binds its
-    address ──can serve──► predecessor: ends ──it is yours──► successor: listens. Who is connected finds the end of the
-    stream, connects again and is in the backlog already.
+    only then ──sends its listening sockets, its locks, what it has of leases and blocks──► successor: saves the blocks,
+    opens the record, binds its address ──can serve──► predecessor: ends ──it is yours──► successor: listens. Who is
+    connected finds the end of the stream, connects again and is in the backlog already.
 
 Promises: when the lock is passed, the predecessor answers no question, has nothing on its way to the disk, and no page
 of it is believed; nobody acknowledges for both, nor before what the predecessor itself had to wait for. A successor
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..blocks import Block
 from ..config import milliseconds
 from ..core.frame import header
 from ..errors import ConfigError
@@ -44,7 +45,8 @@ REOPENED_S = 5.0
 """How long the record of a successor that has gone may still be locked."""
 READY, YOURS = 2, 3
 """Numbers of the requests by which a successor says that it can serve, and is told to."""
-LARGEST = 64 << 20
+LARGEST = 256 << 20
+"""Bytes of a hand-over: ten thousand of the longest blocks are 80 MB, and there are as many leases."""
 _HEADER = struct.Struct("<IIBBHIQ")
 
 
@@ -70,20 +72,24 @@ class HeldBefore(msgspec.Struct, frozen=True):
 
 class Handed(msgspec.Struct, frozen=True):
     """What a predecessor says when it passes everything on. It may have just started in the place of a third one: for
-    `fence_ns` from now its page may be believed still, and for `before_ns` its leases may be held."""
+    `fence_ns` from now its page may be believed still, and for `before_ns` its leases may be held. Its blocks may not
+    be on disk; `broken` says why it has none to pass on and denies everything."""
 
     leases: tuple[HeldBefore, ...]
+    blocks: tuple[Block, ...]
+    broken: str
     fence_ns: int
     before_ns: int
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """What a successor has: listening sockets, the lock's descriptor, and the connection to the predecessor, which goes
-    on where that ends."""
+    """What a successor has: listening sockets, the locks of socket and state folder, and the connection to the
+    predecessor, which goes on where that ends."""
 
     accepting: Any
     administrators: Any
     lock: int
+    state: int
     handed: Handed
     connection: Any
 
@@ -123,11 +129,9 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     service.recording.close()
     if not service.holds():  # nobody takes over what is not ours
         return True
-    now, administration = clock.now(), service.administration
-    fence_ns, before_ns = (max(0, end - now) for end in (administration.fence_ns, administration.before_ns))
-    body = pack(Handed(tuple(service.leasing.passed_on(now)), fence_ns, before_ns))
-    frame = reply(Op.TAKEOVER, successor.request, 0, body)
-    fds = [accepting.fileno(), administrators.fileno(), place.lock]
+    handed, state = service.administration.passed_on(tuple(service.leasing.passed_on(clock.now())))
+    frame = reply(Op.TAKEOVER, successor.request, 0, pack(handed))
+    fds = [accepting.fileno(), administrators.fileno(), place.lock, state]
     if await asyncio.to_thread(_pass, successor.connection.detach(), frame, fds):
         place.passed_on()
         return True
@@ -139,6 +143,7 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
 def _go_on(service: Service, administrators: Listener, accepting: Listener) -> None:
     logs.error("the successor has gone: this daemon serves on")
     service.successor, service.leaving, service.decides_on = None, False, False
+    service.administration.go_on()
     accepting.go_on()
     administrators.go_on()
 
@@ -200,8 +205,7 @@ async def take(service: Service, place: Place) -> Taken:
         raise ConfigError("the daemon to take over from is gone: start without `--takeover`")
     with taken.connection:
         try:
-            now = clock.now()
-            service.administration.succeeds(now + taken.handed.fence_ns, now + taken.handed.before_ns)
+            await service.administration.succeeds(taken.handed, taken.state)
             service.leasing.adopt(taken.handed.leases)
             service.recording.open()
             observe(service, place)
@@ -244,7 +248,7 @@ def ask(admin: Path) -> Taken | None:
         sock.sendall(header(Op.TAKEOVER, 1, 0))
         data = bytearray()
         while len(data) < _HEADER.size or len(data) < _HEADER.size + _length(data):
-            some, passed, _, _ = socket.recv_fds(sock, 1 << 16, 4)
+            some, passed, _, _ = socket.recv_fds(sock, 1 << 20, 8)
             fds += passed
             if not some:
                 raise ConfigError(f"the daemon at `{admin}` ended before it had handed over")
@@ -252,10 +256,10 @@ def ask(admin: Path) -> Taken | None:
         op, body = data[9], data[_HEADER.size :]
         if op == ERROR:
             raise ConfigError(f"the daemon at `{admin}` does not hand over: {_problem(body).reason}")
-        if op != Op.TAKEOVER | 0x80 or len(fds) != 3:
+        if op != Op.TAKEOVER | 0x80 or len(fds) != 4:
             raise ConfigError(f"the daemon at `{admin}` answered something else than a hand-over")
         handed = _handed(body)
-        taken = Taken(_listening(fds[0]), _listening(fds[1]), fds[2], handed, sock)
+        taken = Taken(_listening(fds[0]), _listening(fds[1]), fds[2], fds[3], handed, sock)
         return taken
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(f"nothing was handed over by the daemon at `{admin}`: {error}") from None

@@ -154,6 +154,7 @@ async def live(
     if service.config.observe.listen:  # now: what it imports would pause the loop later
         from . import endpoint  # noqa: F401
     if place.lock >= 0:
+        service.administration.open()
         observe(service, place)
     activated = asyncio.create_task(service.activate(Workers(source, len(begun), service.came, service.idle), begun))
     stopped = asyncio.create_task(stop.wait())
