@@ -65,7 +65,8 @@ class Leases:
         return len(self._all)
 
     def counts(self) -> dict[str, int]:
-        """How many were started and ended, how many are held, and of how many we do not know that they stopped."""
+        """How many were started (or adopted) and ended, how many are held, and of how many we do not know that they
+        stopped."""
         held = self.started - self.ended
         return {"held": held, "started": self.started, "ended": self.ended, "untold": len(self._all) - held}
 
@@ -98,6 +99,7 @@ class Leases:
             lost=True,
         )  # fmt: skip
         self._all[lease.number] = lease
+        self.started += 1
         for tag in tags:
             self._tagged.setdefault(tag, {})[lease] = None
         self.room.adopt(owner)

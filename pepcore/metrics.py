@@ -56,7 +56,7 @@ COUNTERS = (
              "old."),
     Declared("pepcore_revokes", "revokes", "Revokes by administrators."),
     Declared("pepcore_blocks_set", "blocks_set", "Blocks that administrators have set."),
-    Declared("pepcore_leases_started", "leases.started", "Leases that were granted."),
+    Declared("pepcore_leases_started", "leases.started", "Leases that were granted, here or by the daemon before."),
     Declared("pepcore_leases_ended", "leases.ended", "Leases that ended, by whomever."),
     Declared("pepcore_record_entries", "record.entries", "Entries that were appended to the record."),
     Declared("pepcore_record_lost", "record.lost", "Entries that are not in the record and should be."),

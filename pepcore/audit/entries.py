@@ -201,6 +201,10 @@ class LeaseStart(Rare, frozen=True, kw_only=True, tag="lease-start"):
 
 
 class LeaseEnd(Rare, frozen=True, kw_only=True, tag="lease-end"):
+    """A lease is not held any more. Where `cause` is `stopped` or `handed-over`, not of this daemon: its holder stops
+    within his grace, unless he asks another one. A lease without an end before the next `start` was one of a daemon
+    that was killed."""
+
     lease: int
     cause: str
 

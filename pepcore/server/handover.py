@@ -126,6 +126,7 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
         service.endpoint.close()
         service.endpoint = None
     service.renewal.stop()
+    await service.leasing.leave("handed-over")
     service.recording.close()
     if not service.holds():  # nobody takes over what is not ours
         return True

@@ -61,6 +61,8 @@ class Leasing:
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.Handle | None = None
         self._slow: dict[Connection, deque[Lease]] = {}
+        self._on_record: set[int] = set()
+        """Those that have a start in the record, and no end yet."""
         self._seen = service.page.revision
 
     # ---- asking ----
@@ -84,6 +86,7 @@ class Leasing:
         body = r.body
         if lease:
             of, decision = lease.partition, int.from_bytes(body[16:24], "little")
+            self._on_record.add(lease.number)
             self._service.recording.note(
                 entries.LeaseStart, lease=lease.number, decision=decision, uid=of.uid, point=of.point
             )
@@ -162,7 +165,23 @@ class Leasing:
         self._arm(now)
 
     def _ended(self, lease: Lease) -> None:
-        self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=lease.cause.name.lower())
+        self._record_end(lease, lease.cause.name.lower())
+
+    def _record_end(self, lease: Lease, cause: str) -> None:
+        """One end for each start that is on record: those that were adopted have none."""
+        if lease.number in self._on_record:
+            self._on_record.remove(lease.number)
+            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=cause)
+
+    async def leave(self, cause: str) -> None:
+        """This daemon ends, and no holder is connected: the record says how each of its leases ended here."""
+        while self.leases.telling:
+            self.leases.to_tell(SLICE)
+            await asyncio.sleep(0)
+        for n, lease in enumerate(self.leases.held()):
+            self._record_end(lease, cause)
+            if n % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
 
     # ---- from one daemon to the next ----
 

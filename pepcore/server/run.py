@@ -214,6 +214,7 @@ async def live(
             accepting.close()
             await drain(service)
         service.renewal.stop()
+        await service.leasing.leave("stopped")
         service.recording.close()
     for task in tasks:
         task.cancel()

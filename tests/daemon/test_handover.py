@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -199,6 +200,38 @@ def test_a_lease_whose_holder_does_not_come_again_is_counted_until_its_grace_is_
         holder.wait()
 
 
+def kept_in(daemon: Any) -> list[dict[str, Any]]:
+    """The record, oldest first."""
+    folder = daemon.folder / "run" / "pepcore.sock.state" / "journal"
+    command = [sys.executable, "-m", "pepcore", "audit", "query", "--journal", str(folder), "--json"]
+    return [json.loads(line) for line in subprocess.run(command, capture_output=True, text=True).stdout.splitlines()]
+
+
+def test_leases_are_counted_once_and_every_start_on_record_has_one_end_over_hand_over_and_stop(serve):
+    daemon = serve(READERS, config='[leases]\ngrace = "1s"\n')
+    number = 300
+    with pepcore.connect(daemon.socket, deadline=9.0) as client:
+        leases = [client.lease("User::ann", "read", f"Document::{n}") for n in range(number)]
+        assert all(leases)
+        succeed(daemon)
+        until = time.monotonic() + 10
+        while (seen := client.stats()["leases"]) != {  # each is adopted, asked for again, and its first one ends
+            "held": number, "started": 2 * number, "ended": number, "untold": 0
+        }:  # fmt: skip
+            assert 0 <= seen["held"] == seen["started"] - seen["ended"]
+            assert time.monotonic() < until, seen
+            time.sleep(0.05)
+        client.revoke(resource="Document::1")
+        assert daemon.stop() == 0
+    found = kept_in(daemon)
+    starts = [each["lease"] for each in found if each["kind"] == "lease-start"]
+    ends = [each["lease"] for each in found if each["kind"] == "lease-end"]
+    assert len(starts) == 2 * number
+    assert sorted(starts) == sorted(ends)
+    causes = Counter(each["cause"] for each in found if each["kind"] == "lease-end")
+    assert causes == {"handed-over": number, "stopped": number - 1, "revoked": 1}
+
+
 def test_the_record_goes_on_where_the_predecessor_left_it(serve):
     daemon = serve(READERS)
     client = pepcore.connect(daemon.socket, deadline=5.0)
@@ -206,12 +239,7 @@ def test_the_record_goes_on_where_the_predecessor_left_it(serve):
     succeed(daemon)
     client.check("User::two", "read", "Document::1")
     daemon.stop()
-    folder = daemon.folder / "run" / "pepcore.sock.state" / "journal"
-    told = subprocess.run(
-        [sys.executable, "-m", "pepcore", "audit", "query", "--journal", str(folder), "--json"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    kinds = [json.loads(line)["kind"] for line in told.stdout.splitlines()]
+    kinds = [each["kind"] for each in kept_in(daemon)]
     assert kinds.count("start") == kinds.count("stop") == 2
     assert [k for k in kinds if k in ("start", "decision", "stop")] == ["start", "decision", "stop"] * 2
 
