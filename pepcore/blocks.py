@@ -23,6 +23,8 @@ from .model import Entity, Question
 MOST = 10_000
 LONGEST = 1024
 """Characters of a tag, and of a reason."""
+FIXED = 128
+"""Bytes of a block besides these, at most, where it is shown."""
 PIECE = 64
 """Blocks that are encoded in one piece."""
 
@@ -114,6 +116,22 @@ class Blocks:
         for block in [b for b in self._by_tag.values() if b.over(wall_ms)]:
             self.lift(block.tag)
         return list(self._by_tag.values())
+
+    def page(self, after: int, wall_ms: int, most: int) -> tuple[list[Block], int, bool]:
+        """Blocks in force behind a number, oldest first, of about so many bytes; the number of the last one, and
+        whether there are more."""
+        shown: list[Block] = []
+        size = 0
+        for tag, number in self._numbers.items():
+            block = self._by_tag[tag]
+            if number <= after or block.over(wall_ms):
+                continue
+            if size >= most:
+                return shown, after, True
+            shown.append(block)
+            size += len(tag.encode()) + len(block.reason.encode()) + FIXED
+            after = number
+        return shown, after, False
 
     def count(self, wall_ms: int) -> int:
         """How many are in force."""

@@ -105,6 +105,12 @@ class BlockWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: int = 0
 
 
+class BlocksWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The next blocks that are in force. `after`: what the reply before told."""
+
+    after: int = 0
+
+
 class LeasesWanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The next leases that are held, or only how many holders still have to be told of what was done up to a revision.
 
@@ -135,6 +141,7 @@ pack = msgspec.msgpack.Encoder(order="sorted").encode
 _hello = msgspec.msgpack.Decoder(Hello).decode
 _revoke = msgspec.msgpack.Decoder(Revoke).decode
 _block = msgspec.msgpack.Decoder(BlockWanted).decode
+_blocks = msgspec.msgpack.Decoder(BlocksWanted).decode
 _leases = msgspec.msgpack.Decoder(LeasesWanted).decode
 
 
@@ -173,6 +180,11 @@ def read_block(body: bytes) -> BlockWanted:
         raise BadRequest("block.until", f"`{wanted.until}` is not a time in Unix milliseconds, or 0")
     _reason("block.reason", wanted.reason)
     return wanted
+
+
+def read_blocks(body: bytes) -> BlocksWanted:
+    """Decode a request for blocks. Raises BadRequest."""
+    return _strict(_blocks, body, "blocks")
 
 
 def read_leases(body: bytes) -> LeasesWanted:

@@ -22,7 +22,7 @@ from pepcore.flight import Partition
 from pepcore.lease import Cause, Lease
 from pepcore.model import Action, Entity
 from pepcore.server.leasing import end_of, number_in
-from pepcore.wire import read_hello, read_leases, read_many, reply
+from pepcore.wire import read_blocks, read_hello, read_leases, read_many, reply
 
 VECTORS = Path(__file__).parent / "vectors"
 CHECK_REPLY = 0x82
@@ -83,6 +83,8 @@ def test_requests_are_read_as_the_fields_that_they_were_made_of(case: dict[str, 
         semantic, items = read_many(ask.rest, 16)
         assert case["semantic"] in (semantic.value, semantic.name)
         assert [msgspec.msgpack.decode(item) for item in items if isinstance(item, bytes)] == case["questions"]
+    if case["op"] == "blocks":
+        assert read_blocks(ask.rest).after == case["after"]
     if case["op"] == "leases":
         wanted = read_leases(ask.rest)
         assert (wanted.after, wanted.list, wanted.revision) == (case["after"], case["list"], case["revision"])

@@ -19,7 +19,7 @@ from ..blocks import Block
 from ..config import LONGEST_GRACE_MS
 from ..core.gate import Ask
 from ..errors import BadRequest, Fault, NotAvailable, Overloaded, Refused
-from ..wire import Acknowledged, Op, error, pack, read_block, read_leases, read_revoke, reply
+from ..wire import Acknowledged, Op, error, pack, read_block, read_blocks, read_leases, read_revoke, reply
 from . import clock, logs
 from .handover import Handed, HeldBefore, Successor
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .blockfile import BlockFile
     from .connection import Connection
     from .service import Service
+
+SHOWN = 32_768
+"""Bytes of blocks in one reply, and one block more: below the least that `limits.queued` may be."""
 
 
 class Administration:
@@ -108,14 +111,12 @@ class Administration:
         self._later(connection, self._acknowledge(connection, ask, revision, entry, self._file))
 
     def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
-        if ask.rest or ask.local:
-            raise BadRequest("blocks", "has no body and partition 0")
+        wanted = read_blocks(ask.rest)
         blocks = self._service.enforcer.revocation.blocks
         if blocks.broken:
             raise NotAvailable("blocks", f"everything is denied: the list cannot be read: {blocks.broken}")
-        shown = [{"tag": b.tag, "reason": b.reason, "since": b.since, "until": b.until, "by": b.by}
-                 for b in blocks.active(wall_ms)]  # fmt: skip
-        connection.send(reply(ask.op, ask.id, ask.local, pack({"blocks": shown})))
+        shown, after, more = blocks.page(wanted.after, wall_ms, SHOWN)
+        connection.send(reply(ask.op, ask.id, ask.local, pack({"after": after, "blocks": shown, "more": more})))
 
     def _leases(self, connection: Connection, ask: Ask) -> None:
         wanted, leasing = read_leases(ask.rest), self._service.leasing

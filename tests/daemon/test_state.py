@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -169,3 +170,29 @@ def test_a_list_that_is_a_link_to_nothing_denies_everything(serve: Callable[...,
     with connect(daemon) as client:
         assert "the list of blocks cannot be read" in client.check("User::ann", "read", "Document::1").reason
     assert (state(daemon) / "blocks.json").is_symlink()
+
+
+def test_ten_thousand_of_the_longest_blocks_are_listed_and_hold_nobody_up(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, "[limits]\nqueued = 65536\n")
+    daemon.stop()
+    blocks = [ONE | {"tag": f"User::{n}".ljust(1024, "\u00e4"), "reason": "\U0001f512" * 1024} for n in range(2000)]
+    blocks += [ONE | {"tag": f"User::{n}"} for n in range(2000, 9999)]
+    (state(daemon) / "blocks.json").write_text(json.dumps({"version": 1, "blocks": blocks}))
+    daemon.ready()
+    ended, slowest = threading.Event(), [0.0]
+
+    def ping() -> None:
+        with connect(daemon) as other:
+            while not ended.wait(0.001):
+                slowest[0] = max(slowest[0], other.ping())
+
+    pinging = threading.Thread(target=ping)
+    pinging.start()
+    with connect(daemon) as client:
+        assert client.blocks() == blocks
+        slowest[0] = 0.0
+        assert client.block("User::last").durable
+        ended.set()
+        pinging.join()
+        assert [b["tag"] for b in client.blocks()[-2:]] == ["User::9998", "User::last"]
+    assert slowest[0] < 0.1, "a list of 14 MB was written meanwhile"

@@ -170,7 +170,13 @@ def requests() -> list[dict[str, Any]]:
             "kind": "agent-hook",
             "hex": frame(MAP, 12, pack({"event": '{"tool":"shell"}', "kind": "agent-hook"}), partition=1).hex(),
         },
-        {"name": "blocks", "op": "blocks", "id": 13, "hex": frame(BLOCKS, 13, b"").hex()},
+        {
+            "name": "blocks",
+            "op": "blocks",
+            "id": 13,
+            "after": DECISION,
+            "hex": frame(BLOCKS, 13, pack({"after": DECISION})).hex(),
+        },
         {
             "name": "leases",
             "op": "leases",
