@@ -171,7 +171,8 @@ class Beside:
         self.raw.ask(ask(*QUESTION))
         os.kill(self.old.pid, signal.SIGSTOP)
         lock_of(self.old).unlink()
-        self.new = make(READERS, OFF, name=name)
+        state = self.old.folder / "another state"  # that of the old one is locked still
+        self.new = make(READERS, f'state = "{state}"\n{OFF}', name=name)
         self.new.log = self.new.folder / "log2"
         self.new.ready()
         with pepcore.connect(self.new.socket, deadline=5.0) as administrator:
