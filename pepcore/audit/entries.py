@@ -207,6 +207,8 @@ class LeaseEnd(Rare, frozen=True, kw_only=True, tag="lease-end"):
 
     lease: int
     cause: str
+    by: int = -1
+    """Uid of the administrator who ended it; -1: none did."""
 
 
 class Reload(Rare, frozen=True, kw_only=True, tag="reload"):

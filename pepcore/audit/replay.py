@@ -173,7 +173,8 @@ def other_part(entry: entries.Decision) -> str:
         return ""
     if entry.permit and entry.reason == "off":
         return "the point was off"
-    return "blocked" if not entry.permit and entry.reason.startswith("blocked: ") else ""
+    blocked = entry.reason == "blocked" or entry.reason.startswith("blocked: ")  # with a reason, or without
+    return "blocked" if blocked and not entry.permit else ""
 
 
 def depends(entry: entries.Decision, new: Side) -> str:

@@ -25,7 +25,7 @@ from ..lease import Cause, Lease
 from ..leases import Leases
 from ..tenure import Tenure
 from ..wire import Op, reply
-from . import clock
+from . import clock, logs
 from .handover import HeldBefore
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Leasing:
         self._timer: asyncio.TimerHandle | None = None
         self._telling: asyncio.Handle | None = None
         self._slow: dict[Connection, deque[Lease]] = {}
+        self._by: dict[int, int] = {}
+        """Who ends them, where that is an administrator, until it is on record."""
         self._on_record: set[int] = set()
         """Those that have a start in the record, and no end yet."""
         self._seen = service.page.revision
@@ -86,10 +88,11 @@ class Leasing:
         body = r.body
         if lease:
             of, decision = lease.partition, int.from_bytes(body[16:24], "little")
-            self._on_record.add(lease.number)
-            self._service.recording.note(
-                entries.LeaseStart, lease=lease.number, decision=decision, uid=of.uid, point=of.point
-            )
+            if self._service.recording.keeps(of):
+                self._on_record.add(lease.number)
+                self._service.recording.note(
+                    entries.LeaseStart, lease=lease.number, decision=decision, uid=of.uid, point=of.point
+                )
             body = body[:16] + _NUMBER.pack(lease.number) + body[24:]
             self._arm(now)
         return reply(Op.LEASE, r.request, r.local, body)
@@ -155,6 +158,10 @@ class Leasing:
             if not self.leases.given_up(number, connection.leasing):
                 raise BadRequest("lease", f"`{number}` is not held: `pepcore leases` lists those that are")
             return self.tell()
+        uid = connection.peer.uid
+        if number in self._on_record:
+            self._by[number] = uid
+        logs.info("a lease was ended", uid=uid, lease=number)
         self.leases.end(lease, self._service.page.revision, Cause.ENDED, "ended by an administrator")
         self.tell()
 
@@ -171,7 +178,8 @@ class Leasing:
         """One end for each start that is on record: those that were adopted have none."""
         if lease.number in self._on_record:
             self._on_record.remove(lease.number)
-            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=cause)
+            by = self._by.pop(lease.number, -1)
+            self._service.recording.note(entries.LeaseEnd, lease=lease.number, cause=cause, by=by)
 
     async def leave(self, cause: str) -> None:
         """This daemon ends, and no holder is connected: the record says how each of its leases ended here."""

@@ -17,7 +17,7 @@ def folder(daemon: Daemon) -> Path:
     return daemon.folder / "run" / "pepcore.sock.state" / "journal"
 
 
-def recorded(daemon: Daemon, kind: type[Any] = entries.Decision) -> list[Any]:
+def recorded(daemon: Daemon, kind: Any = entries.Decision) -> list[Any]:
     return [each.entry for each in read(folder(daemon)) if isinstance(each.entry, kind)]
 
 

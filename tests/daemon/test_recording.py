@@ -121,8 +121,25 @@ def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon
     daemon = serve(READERS, config='[points.quiet]\nrecord = "off"\n')
     with connect(daemon, "quiet") as quiet, connect(daemon) as other:
         assert quiet.check("User::ann", "read", "Doc::1")
+        with quiet.lease("User::ann", "read", "Doc::1") as held:
+            assert held
         assert other.check("User::bob", "read", "Doc::1")
     assert [each.subject for each in decisions(daemon, 1)] == [("User", "bob")]
+    assert daemon.stop() == 0
+    assert recorded(daemon, entries.LeaseStart | entries.LeaseEnd) == []
+
+
+def test_who_ended_a_lease_is_on_record(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS)
+    with connect(daemon) as pep:
+        one, other = (pep.lease("User::ann", "read", f"Doc::{n}") for n in range(2))
+        pep.end_lease(one.number)
+        assert one.wait(5)
+        other.close()
+        found = wait(daemon, lambda found: len(found) >= 2, entries.LeaseEnd)
+    assert {(each.lease, each.by) for each in found} == {(one.number, os.getuid()), (other.number, -1)}
+    (told,) = daemon.events("a lease was ended")
+    assert (told["uid"], told["lease"]) == (os.getuid(), one.number)
 
 
 def test_the_last_hits_of_a_partition_that_gave_way_to_another_are_counted(make: Callable[..., Daemon]) -> None:

@@ -12,6 +12,8 @@ import pytest
 from journal import decisions, folder, wait
 from raw import ask
 
+import pepcore
+from pepcore import cli
 from pepcore.audit import entries
 
 OLD = """
@@ -119,3 +121,15 @@ def test_wrong_arguments_exit_2_and_say_what_to_do(serve, tmp_path: Path, option
     command = [sys.executable, "-m", "pepcore", "replay", "--journal", str(tmp_path / "j"), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize("reason", ["", "gone"])
+def test_what_a_block_denied_is_no_change_of_the_policies(serve, capfd, reason: str):
+    daemon = serve('@id("ann") permit(principal == User::"ann", action, resource);')
+    with pepcore.connect(daemon.socket, deadline=5.0) as pep:
+        pep.block("User::ann", reason=reason)
+        assert not pep.check("User::ann", "read", "Doc::1")
+    decisions(daemon, 1)
+    assert cli.main(["replay", "--policies", str(daemon.policies), "--socket", str(daemon.socket)]) == 0
+    said = capfd.readouterr().out
+    assert "1 were not decided by policies alone, and are left out: blocked" in said
