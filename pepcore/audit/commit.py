@@ -243,8 +243,9 @@ class Commit:
             told = [seal for seal in gone if seal.segment not in self._retiring]
             if told:
                 self._write([self._retired(seal) for seal in told])
+                if self.error is None:  # else none of them is written
+                    self._retiring.update(seal.segment for seal in told)
                 self._sync()
-                self._retiring.update(seal.segment for seal in told)
             if self._sign() and gone and not self._given_up and self.error is None:
                 delete(self._folder, self._disk, gone)
         except HalfMade as error:
