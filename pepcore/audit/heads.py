@@ -131,7 +131,8 @@ class Signer:
             with contextlib.suppress(FileNotFoundError):
                 old = Key(load(previous(self._path)))
             if old is None or old.id != last.key:
-                raise ConfigError(f"key `{self._path}` is new, and `{previous(self._path)}` is not the one before it")
+                raise ConfigError(f"key `{self._path}` is new, and `{previous(self._path)}` is not the one before it: "
+                                  "put the one before it there")  # fmt: skip
         head = Head(
             journal=journal.hex(),
             number=last.number + 1 if last else 1,

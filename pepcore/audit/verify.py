@@ -24,6 +24,8 @@ from .lines import as_line
 from .segments import Damaged, Held, Seal, content, follow, held, numbers, path_of, seals
 from .tree import Frontier
 
+STOPPED_NS = 3600 * 10**9
+"""How much newer than the last head an entry is where signing has stopped."""
 SETTLE, LOOKS = 0.2, 5
 """Seconds and times to look again at an entry that may just be written."""
 
@@ -65,6 +67,8 @@ class _Check:
         """Segments that the record says were deleted, and the index of the entry that says so."""
         self.failed: set[int] = set()
         """Segments whose sync failed, as a later entry says: what lies behind their end does not count."""
+        self.newest = self.headed = 0
+        """When the newest entry was made, and the last head that fits (Unix ns)."""
         self.behind: list[tuple[int, Path, int, int]] = []
 
     def find(self, file: Path, offset: int, reason: str) -> None:
@@ -160,7 +164,7 @@ class _Check:
         if (header.size, header.root) != (tree.size, tree.root()):
             self.find(each.path, 0, f"it does not follow: the record before it has {tree.size} entries or another root")
             tree = header.frontier()  # to find what else is wrong
-        offset = each.start
+        offset, newest = each.start, b""
         data = content(each.path)
         for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
             if b"retired" in framed:
@@ -169,11 +173,14 @@ class _Check:
                 self._failed(framed)
             tree.append(leaf(framed))
             offset += len(framed)
+            newest = framed
             if tree.size in wanted:
                 self.roots[tree.size] = tree.root().hex()
             if after is not None and tree.size == after.header.size:
                 break
         self.roots[tree.size] = tree.root().hex()
+        with contextlib.suppress(msgspec.DecodeError):
+            self.newest = getattr(entries.read(newest[HEAD:]), "wall_ns", 0) if newest else self.newest
         full = after is not None and tree.size == after.header.size
         if full and offset < len(data):
             self.behind.append((header.segment, each.path, offset, len(data) - offset))
@@ -221,7 +228,7 @@ class _Check:
             if wrong:
                 self.find(path, offset, wrong)
             elif head.size in self.roots:
-                report.signed = head.size
+                report.signed, self.headed = head.size, head.wall_ns
             linked.add(head.key)
             before = head
         report.heads = len(lines)
@@ -279,5 +286,8 @@ class _Check:
             say("no key was named (`--key`): heads were tested with the key that they bring, so a record and its heads "
                 "that were written anew with another key look right")  # fmt: skip
         if report.size > report.signed:
+            if report.signed and self.newest - self.headed > STOPPED_NS:
+                say(f"the record is signed no more: its newest entry is {(self.newest - self.headed) / 3.6e12:.1f} "
+                    "hours newer than its last head, and the daemon's log says why")  # fmt: skip
             say(f"{report.size - report.signed} entries came after the last signed head: whoever can write the "
                 "journal's files can still change or cut these")  # fmt: skip

@@ -203,3 +203,17 @@ def test_heads_go_to_syslog_where_that_is_wanted(shm: Path, monkeypatch: pytest.
     monkeypatch.setattr(syslog, "syslog", lambda priority, text: told.append((priority, text)))
     head = make(shm / "journal", 1, syslog=True)
     assert told[-1] == (syslog.LOG_NOTICE, f"audit head {as_line(head)}")
+
+
+def test_verify_says_that_heads_stopped_long_before_the_end(shm: Path) -> None:
+    make(shm / "journal", 2)
+    assert not any("signed no more" in each for each in verify(shm / "journal").limits)
+    (shm / "keys" / "heads.key").unlink()
+    with writer(shm / "journal", heads_s=0.0, key=shm / "keys" / "heads.key") as one:
+        durable(one, decision(5000))
+        newest = decision(5001)
+        durable(one, msgspec.structs.replace(newest, wall_ns=newest.wall_ns + 7200 * 10**9))
+        assert "put the one before it there" in one.unsigned
+    report = verify(shm / "journal")
+    assert report.findings == []
+    assert any("signed no more" in each and "2.0 hours" in each for each in report.limits)
