@@ -15,12 +15,12 @@ import msgspec
 
 from .audit import entries
 from .audit.digest import Recorder
-from .audit.reasons import without_values
+from .audit.reasons import raised, without_values
 from .audit.recovery import rehearse
 from .audit.segments import Damaged
 from .audit.writer import Plan, Writer, is_written
 from .blocks import read_question
-from .errors import NAMES, ConfigError, PdpFault
+from .errors import NAMES, ConfigError, ObligationFault, PdpFault
 from .flight import Partition, Passed
 from .model import Obligation
 
@@ -75,11 +75,11 @@ def entry_of(recorder: Recorder, told: Told) -> entries.Decision:
     size = int.from_bytes(body[12:16], "little")
     content = _payload(body[FIXED : FIXED + size]) if size else _Payload()
     permit = body[0] == 1
-    reason = without_values(content.reason) if body[1] == PdpFault.code else content.reason
+    cut = {PdpFault.code: without_values, ObligationFault.code: raised}.get(body[1], str)
     done = {kind: permit for kind in (IN_SHADOW if shadow else DISCHARGED)}
     return recorder.decision(
         read_question(key), wall_ns=wall_ns, boottime_ns=now, uid=partition.uid, gid=partition.gid,
-        point=partition.point, permit=permit, shadow=shadow, fault=NAMES.get(body[1], ""), reason=reason,
+        point=partition.point, permit=permit, shadow=shadow, fault=NAMES.get(body[1], ""), reason=cut(content.reason),
         policies=content.policies, boot=int.from_bytes(body[24:32], "little"),
         revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
         obligations=tuple((o.id, o.type, done.get(o.type, False if shadow else None)) for o in content.obligations),

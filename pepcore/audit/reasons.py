@@ -1,4 +1,4 @@
-"""What the record keeps of why the PDP failed: which policy, and the kind of its error.
+"""What the record keeps of why the PDP failed, or a notifier: which policy or obligation, and the kind of its error.
 
 Promises: no value of an attribute, from whatever the engine quoted: a text of the engine is kept only where it fits one
 of the sentences here, word for word; of all others there is the part before what may quote something.
@@ -30,6 +30,17 @@ _ours = re.compile(
 )
 
 
+_meanings = re.compile(r"(?:pdp: )?the obligation id `.*` has two meanings; .*", re.DOTALL)
+"""That one is of the policies' words alone."""
+_raised = re.compile(r"(.*?` failed: \w{0,64}).*", re.DOTALL)
+
+
+def raised(text: str) -> str:
+    """What is kept of the text of a fault of an obligation: an exception of the host's notifier says what it likes."""
+    found = _raised.fullmatch(text)
+    return found[1] if found else text
+
+
 def without_values(text: str) -> str:
     """What is kept of the text of a fault of the PDP."""
     if found := _policy.fullmatch(text):
@@ -37,6 +48,8 @@ def without_values(text: str) -> str:
             if kind := pattern.fullmatch(found[2]):
                 return f"{found[1]}: {kind.expand(kept)}"
         return f"{found[1]} {LEFT_OUT}"
+    if _meanings.fullmatch(text):
+        return text
     if found := _ours.fullmatch(text):
         return f"{found[1]} {LEFT_OUT}" if found[2] else text
     return LEFT_OUT if text else ""

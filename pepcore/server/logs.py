@@ -126,9 +126,14 @@ def limited(event: str, **fields: Any) -> None:
 
 
 def unexpected(event: str, error: BaseException | None, **fields: Any) -> None:
-    """A defect, in one line: what was raised, and where."""
+    """A defect, in one line: what kind of error was raised, and where. Its text may quote whatever was asked."""
     trace = error.__traceback__ if error is not None else None
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-    limited("an error was not expected", what=event, error=repr(error), place=place, **fields)
+    limited("an error was not expected", what=event, error=_kind(error), place=place, **fields)
+
+
+def _kind(error: BaseException | None) -> str:
+    name = type(error).__name__
+    return f"{name}: {error.strerror}" if isinstance(error, OSError) else name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import pepcore
-from pepcore.audit.reasons import LEFT_OUT, without_values
+from pepcore.audit.reasons import LEFT_OUT, raised, without_values
 
 FORBIDS = """
 @id("f1") forbid(principal, action == Action::"f1", resource) when { context.tok > 3 };
@@ -19,7 +19,7 @@ FORBIDS = """
 @id("f9") forbid(principal, action == Action::"f9", resource) when { context.tok.contains(3) };
 """
 SECRET, NUMBER = "SECRETVALUE9f3", 9223372036854775807
-CONTEXT = {"tok": SECRET, "n": NUMBER, "e": {"__entity": {"type": "Card", "id": SECRET}}}
+CONTEXT = {"tok": SECRET, "n": NUMBER, "e": {SECRET: 1}}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ CONTEXT = {"tok": SECRET, "n": NUMBER, "e": {"__entity": {"type": "Card", "id": 
         ("f4", "error while evaluating `datetime` extension function"),
         ("f5", "integer overflow"),
         ("f6", "record does not have the attribute `nothing`"),
-        ("f7", ""),
+        ("f7", "record does not have the attribute `level`"),
         ("f8", "integer overflow"),
         ("f9", "type error: expected set, got string"),
     ],
@@ -65,3 +65,16 @@ def test_of_what_the_engine_says_the_kind_is_kept_and_no_value(action: str, kept
 )  # fmt: skip
 def test_a_text_that_is_not_known_ends_before_what_it_may_quote(text: str, kept: str) -> None:
     assert without_values(text) == kept
+
+
+def test_of_what_a_notifier_raises_the_kind_is_kept() -> None:
+    assert raised("obligation: n: `notify` failed: KeyError('SECRET')") == "obligation: n: `notify` failed: KeyError"
+    assert raised("obligation: n: `notify` failed: <Refused SECRET>") == "obligation: n: `notify` failed: "
+    assert raised("obligation: n: the notice cannot be written: no room") == (
+        "obligation: n: the notice cannot be written: no room"
+    )
+
+
+def test_that_one_obligation_has_two_meanings_is_kept_since_policies_say_so() -> None:
+    said = "pdp: the obligation id `o` has two meanings; give each its own id; policies `a`, `b`"
+    assert without_values(said) == said
