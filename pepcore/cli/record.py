@@ -7,6 +7,7 @@ there is only looked at. Never: asks a daemon: the record can be read when none 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,11 @@ def journal(options: argparse.Namespace, config: Config, command: str) -> Path:
     try:
         there = bool(numbers(folder))
     except OSError as error:
-        raise Usage(command, f"{called} `{folder}` cannot be read: {error.strerror}") from None
+        asked = options.journal is None and not (options.config or os.environ.get("PEPCORE_CONFIG"))
+        hint = (
+            ": if the daemon's config places it (`record.folder`, `daemon.state`), pass --config FILE" if asked else ""
+        )
+        raise Usage(command, f"{called} `{folder}` cannot be read: {error.strerror}{hint}") from None
     if not there:
         raise Usage(
             command,

@@ -135,6 +135,10 @@ def test_verify_names_the_place_and_exits_1(shm: Path) -> None:
         (("tail", "--journal", ""), "--journal is empty: name a path"),
         (("tail", "--socket", ""), "--socket is empty: name a path"),
         (("tail", "--socket", "/nowhere/s"), "the journal `/nowhere/s.state/journal` cannot be read"),
+        (
+            ("tail", "--socket", "/nowhere/s"),
+            "if the daemon's config places it (`record.folder`, `daemon.state`), pass",
+        ),
         (("tail", "--config", "/nowhere/c"), "`/nowhere/c` cannot be read"),
         (("tail", "--journal", "/"), "--journal `/` holds no segments: name the folder"),
         (("tail", "-n", "-1"), "`-1` is not a number of entries"),
