@@ -21,8 +21,8 @@ from .frames import frame
 from .growing import Growing, HalfMade
 from .heads import Signer
 from .intake import Intake
-from .retention import delete, due
-from .segments import Seal, seals
+from .retention import delete, due, sound
+from .segments import Seal, numbers, seals
 from .waiting import Deadlines, Item
 
 if TYPE_CHECKING:
@@ -59,11 +59,15 @@ class Commit:
         self._retry = 0.0
         self._next_head = 0.0
         self._headed = signer.last.size if signer and signer.last else 0
+        self._first = numbers(folder)[0]
+        """The oldest segment."""
         self._retiring: set[int] = set()
         """Segments of which an entry says that they go, and that may be there still."""
         self.written = 0
         """Entries that were appended."""
         self.error: OSError | None = None
+        self.doubt = ""
+        """Why no segment is deleted any more: one that is due is not what was sealed."""
         self.unsigned = ""
         """Why the last head could not be signed."""
 
@@ -239,7 +243,7 @@ class Commit:
                 self._write([self._failed(old, OSError(errno.EIO, "its end could not be cut"))])
             key = self._signer.key if self._signer else ""
             growing = self._segment.header.segment
-            gone = due(self._folder, self._plan.retention, growing, self._plan.segment, key)
+            gone = self._sound(due(self._folder, self._plan.retention, growing, self._plan.segment, key))
             told = [seal for seal in gone if seal.segment not in self._retiring]
             if told:
                 self._write([self._retired(seal) for seal in told])
@@ -247,12 +251,24 @@ class Commit:
                     self._retiring.update(seal.segment for seal in told)
                 self._sync()
             if self._sign() and gone and not self._given_up and self.error is None:
-                delete(self._folder, self._disk, gone)
+                try:
+                    delete(self._folder, self._disk, gone)
+                finally:
+                    self._first = numbers(self._folder)[0]
         except HalfMade as error:
             old.close()
             self._given_up, self.error, self._retry = True, error, time.monotonic() + RETRY
         except OSError as error:  # the old one goes on growing
             self.error = error
+
+    def _sound(self, gone: list[Seal]) -> list[Seal]:
+        """Those that are what was sealed; of the first that is not, an entry says so, once."""
+        gone, doubt = sound(self._folder, gone, self._first)
+        if doubt is not None and not self.doubt:
+            number = int(doubt.file.stem)
+            self._write([self._note(entries.Fault(**entries.times(), what="kept", segment=number, reason=str(doubt)))])
+        self.doubt = "" if doubt is None else str(doubt)
+        return gone
 
     def _retired(self, seal: Seal) -> Item:
         return self._note(entries.Retired(**entries.times(), segment=seal.segment, size=seal.size, root=seal.root))

@@ -4,7 +4,8 @@ Promises: whole old segments are deleted, oldest first, the growing one never; t
 tree is still proved over what is left. That one is deleted is an entry, which is on disk and signed before the segment
 goes: a segment that somebody else deleted lacks it, and `verify` says so. What a file says of itself (its length, its
 times) counts for nothing: whoever can write it, and has no key, must not have its evidence deleted by us. Segments are
-counted, and their age is that of the first head of our key behind them.
+counted, and their age is that of the first head of our key behind them. Before a segment goes it is read: one that is
+not what was sealed is evidence, and stays, with all that follow.
 Never: deletes a segment whose seal is not on disk.
 """
 
@@ -15,9 +16,20 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from . import entries
 from .disk import Disk
+from .frames import Broken, end, leaf
 from .heads import genuine, heads
-from .segments import Seal, numbers, path_of, seals
+from .reader import read
+from .segments import Damaged, Seal, held, numbers, path_of, seals
+
+BUDGET_S = 0.1
+"""How long segments are read when one is closed: the others have time when the next one is."""
+LEAST = 2
+"""As many are read whatever that takes: more than come."""
+PIECE = 1 << 18
+HASHED = 32
+"""Entries that are hashed between two chances for other threads."""
 
 
 class Rules(Struct, frozen=True):
@@ -72,6 +84,70 @@ def covered(folder: Path, before_ns: int, key: str) -> int:
         else:
             high = start
     return found.size if found is not None and found.key == key and genuine(found) else 0
+
+
+def sound(folder: Path, gone: list[Seal], first: int) -> tuple[list[Seal], Damaged | None]:
+    """Those of them that are what was sealed, and have been read in time; and what is wrong with the next. `first` is
+    the oldest that the writer has left there."""
+    until = time.monotonic() + BUDGET_S
+    if gone and gone[0].segment > first:
+        return [], Damaged(path_of(folder, first), 0, "the file is missing")
+    found: list[Seal] = []
+    for seal in gone:
+        if len(found) >= LEAST and time.monotonic() > until:
+            break
+        try:
+            _as_sealed(folder, seal)
+        except Damaged as damaged:
+            return found, damaged
+        found.append(seal)
+    return found, None
+
+
+def _as_sealed(folder: Path, seal: Seal) -> None:
+    """Read a closed segment. Raises Damaged where it is not what was sealed, to the last byte."""
+    path = path_of(folder, seal.segment)
+    try:
+        each = held(path, seal.segment)
+        tree, at, behind = each.header.frontier(), each.start, b""
+        with path.open("rb") as file:
+            file.seek(at)
+            while tree.size < seal.size:
+                piece = file.read(PIECE)
+                data, start = behind + piece, 0
+                while tree.size < seal.size:
+                    try:
+                        stop = end(data, start)
+                    except Broken as broken:
+                        if broken.short and piece:
+                            break
+                        raise Damaged(path, at + start, broken.reason) from None
+                    tree.append(leaf(data[start:stop]))
+                    start = stop
+                    if tree.size % HASHED == 0:
+                        time.sleep(0)
+                at, behind = at + start, data[start:]
+            behind = behind or file.read(1)
+    except OSError as error:
+        raise Damaged(path, 0, f"it cannot be read: {error.strerror}") from None
+    if (each.header.size, tree.root()) != (seal.first, seal.root):
+        raise Damaged(path, at, "it is not what its seal says")
+    if behind and not _given_up(folder, seal):
+        raise Damaged(path, at, "something stands behind its last entry")
+
+
+def _given_up(folder: Path, seal: Seal) -> bool:
+    """Whether the record says that a segment's sync failed: what stands behind its end does not count, then. The next
+    segment that has entries says so."""
+    place = 0
+    for recorded in read(folder, seal.size):
+        place = place or recorded.segment
+        if recorded.segment != place:
+            break
+        entry = recorded.entry
+        if isinstance(entry, entries.Fault) and (entry.what, entry.segment) == ("sync", seal.segment):
+            return True
+    return False
 
 
 def delete(folder: Path, disk: Disk, gone: list[Seal]) -> None:

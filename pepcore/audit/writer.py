@@ -150,6 +150,11 @@ class Writer:
         return self._commit.unsigned
 
     @property
+    def doubt(self) -> str:
+        """Why no segment is deleted any more, since one is not what was sealed; empty: they are."""
+        return self._commit.doubt
+
+    @property
     def lost(self) -> int:
         """Entries that did not get into the record since the start."""
         return self._intake.lost

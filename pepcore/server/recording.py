@@ -52,7 +52,7 @@ class Recording:
         self._flushing = False
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
-        self._unsigned = ""
+        self._unsigned = self._doubt = ""
         self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
@@ -93,7 +93,7 @@ class Recording:
             self.writer.missed(why, number)
 
     def look(self) -> None:
-        """Say once when no head can be signed, and once when it can again."""
+        """Say once when no head can be signed, and once when it can again; and once when a segment was changed."""
         unsigned = self.writer.unsigned if self.writer is not None else ""
         if unsigned and not self._unsigned:
             logs.error(
@@ -101,7 +101,10 @@ class Recording:
             )
         elif self._unsigned and not unsigned:
             logs.info("heads of the record are signed again")
-        self._unsigned = unsigned
+        doubt = self.writer.doubt if self.writer is not None else ""
+        if doubt and not self._doubt:
+            logs.error("a segment of the record was changed: nothing is retired", why=doubt)
+        self._unsigned, self._doubt = unsigned, doubt
 
     @property
     def taken(self) -> bool:
