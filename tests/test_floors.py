@@ -14,7 +14,7 @@ FLOORS = {
     "wire": 2, "config": 2, "metrics": 2, "discharge": 2, "flight": 2, "settlement": 2, "freshness": 2, "waiting": 2,
     "answers": 2, "backlog": 2, "batches": 2, "blocks": 2, "revocation": 2, "audit": 2,
     "leases": 2, "lease": 2, "agenda": 2, "latency": 2, "denials": 2,
-    "modes": 2, "pointconfig": 2, "recordconfig": 2, "peerconfig": 2, "durations": 2, "leaseroom": 2,
+    "modes": 2, "pointconfig": 2, "recordconfig": 2, "peerconfig": 2, "durations": 2, "leaseroom": 2, "lockfile": 2,
     "recorded": 2,
     "pdp": 3,
     "enforcer": 4, "tenure": 4,

@@ -24,22 +24,6 @@ def _libc() -> Any:
     return libc
 
 
-def in_place(lock: int, path: Path) -> bool:
-    """Whether a lock still keeps others out: the file that was locked is the one at `path`. Where somebody removed it,
-    as cleaners of /tmp do, the next process locks a new one. A path that cannot be looked at proves nothing."""
-    try:
-        held = os.fstat(lock)
-    except OSError:
-        return False
-    try:
-        there = path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return held.st_nlink > 0
-    return held.st_nlink > 0 and (held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)
-
-
 class Disk:
     def create(self, path: Path) -> int:
         """A new file; what lies there is a draft of ours that nobody finished, and goes."""

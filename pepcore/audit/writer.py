@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import errno
-import fcntl
 import os
 import threading
 import weakref
@@ -23,9 +22,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from ..errors import ConfigError
+from ..lockfile import in_place, is_taken, take
 from . import entries
 from .commit import Commit
-from .disk import Disk, in_place
+from .disk import Disk
 from .frames import LONGEST
 from .growing import Growing
 from .heads import Signer
@@ -226,34 +226,18 @@ def _hold(folder: Path) -> int:
     """The journal's lock, for life."""
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ConfigError(f"journal `{folder}` cannot be opened: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if error.errno != errno.EWOULDBLOCK:
-            raise ConfigError(f"journal `{folder}` cannot be locked: {error.strerror}") from None
+        return take(folder / LOCK)
+    except BlockingIOError:
         raise ConfigError(
             f"journal `{folder}` is written by another process, or by another PEP of this one: name another folder"
         ) from None
-    return lock
+    except OSError as error:
+        raise ConfigError(f"journal `{folder}` cannot be opened: {error.strerror}") from None
 
 
 def is_written(folder: Path) -> bool:
     """Whether a process writes this journal now."""
-    try:
-        lock = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_taken(folder / LOCK)
 
 
 def _open(disk: Disk, folder: Path, found: Found) -> Growing:

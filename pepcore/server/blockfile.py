@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 from pathlib import Path
 
-from ..audit.disk import in_place
 from ..blocks import Block, Blocks, written
 from ..errors import ConfigError
+from ..lockfile import in_place, take
 from . import clock, logs
 
 AGAIN_S = 1.0
@@ -80,12 +79,7 @@ class BlockFile:
         if self.lock >= 0 and in_place(self.lock, self.lock_path):
             return
         self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise
+        lock = take(self.lock_path)
         if self.lock >= 0:
             os.close(self.lock)
         self.lock = lock

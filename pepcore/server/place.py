@@ -9,14 +9,13 @@ Never: follows a socket path that is something else than a socket; removes the l
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
 from pathlib import Path
 
-from ..audit.disk import in_place
 from ..errors import ConfigError
+from ..lockfile import in_place, is_taken, take
 from . import clock
 
 BACKLOG = 1024
@@ -61,6 +60,10 @@ def default_state() -> Path:
     return Path(own) / "pepcore"
 
 
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
 class Place:
     """A socket path, held by this process."""
 
@@ -70,7 +73,7 @@ class Place:
             raise ConfigError(f"socket `{path}` is longer than {LONGEST} bytes, which leave room for `.admin`")
         self.path = path
         self.admin = path.with_name(path.name + ".admin")
-        self.lock_path = path.with_name(path.name + ".lock")
+        self.lock_path = _lock_of(path)
         self.lock = -1
         self._inodes: dict[Path, tuple[int, int]] = {}
         self.taken_ns = 0
@@ -85,17 +88,7 @@ class Place:
     @staticmethod
     def is_served(path: Path) -> bool:
         """Whether a daemon holds the lock of this path."""
-        try:
-            lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(lock)
-        return False
+        return is_taken(_lock_of(path))
 
     def _take(self) -> None:
         path = self.path
@@ -105,15 +98,11 @@ class Place:
                 path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
             finally:
                 os.umask(before)
-            self.lock = os.open(self.lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.lock = take(self.lock_path)
+        except BlockingIOError:
+            raise ConfigError(f"socket `{path}` belongs to a running daemon: stop it, or pass another path") from None
         except OSError as error:
             raise ConfigError(f"socket `{path}`: cannot use its directory: {error.strerror}") from None
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self.lock)
-            self.lock = -1
-            raise ConfigError(f"socket `{path}` belongs to a running daemon: stop it, or pass another path") from None
         self.taken_ns = clock.now()
 
     @property
