@@ -15,14 +15,17 @@ import msgspec
 
 from .audit import entries
 from .audit.digest import Recorder
+from .audit.keys import load_or_make
 from .audit.reasons import raised, without_values
 from .audit.recovery import rehearse
+from .audit.retention import Rules
 from .audit.segments import Damaged
 from .audit.writer import Plan, Writer, is_written
 from .blocks import read_question
 from .errors import NAMES, ConfigError, ObligationFault, PdpFault
 from .flight import Partition, Passed
 from .model import Obligation
+from .recordconfig import Record
 
 FIXED = 40
 """Bytes of a verdict's body before its payload."""
@@ -42,11 +45,21 @@ Told = tuple[Partition, bytes, bytes, int, int, int, bytes]
 """Partition, canonical question, verdict body, when asked and when told (CLOCK_BOOTTIME), wall ns, trace."""
 
 
-def opened(folder: Path, plan: Plan, deliver: Callable[[Callable[[], None]], None]) -> Writer:
-    """Open a journal, which one at a time can. Raises ConfigError, also where the journal is damaged: who served on
-    without the record would hide that."""
+def opened(
+    folder: Path, keys: Path, record: Record, deliver: Callable[[Callable[[], None]], None]
+) -> tuple[Writer, Recorder]:
+    """Open a journal, which one at a time can, and what makes its entries of decisions; `keys` is the folder of its
+    keys. Raises ConfigError, also where the journal is damaged: who served on without the record would hide that.
+
+    Of the journal the last segment is read; the older ones are for `pepcore audit verify`.
+    """
+    recorder = Recorder(load_or_make(keys / "digests.key", folder), record.plain)
+    plan = Plan(
+        retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s), key=keys / "heads.key",
+        heads_s=record.heads_s, syslog=record.syslog, whole=False,
+    )  # fmt: skip
     try:
-        return Writer(folder, plan, deliver=deliver)
+        return Writer(folder, plan, deliver=deliver), recorder
     except Damaged as damaged:
         raise _unusable(damaged) from None
 
@@ -84,4 +97,14 @@ def entry_of(recorder: Recorder, told: Told) -> entries.Decision:
         revision=int.from_bytes(body[32:40], "little"), cached=bool(body[2] & 1),
         obligations=tuple((o.id, o.type, done.get(o.type, False if shadow else None)) for o in content.obligations),
         latency_us=(now - asked_ns) // 1000, decision=int.from_bytes(body[16:24], "little"), trace=trace.hex(),
+    )  # fmt: skip
+
+
+def hits_of(
+    of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
+) -> entries.Hits:
+    """The entry of so many hits on one decision, between two times (CLOCK_BOOTTIME)."""
+    return entries.Hits(
+        **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
+        last_ns=last_ns, in_process=in_process,
     )  # fmt: skip

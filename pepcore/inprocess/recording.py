@@ -28,18 +28,15 @@ from msgspec import Struct
 from pepclient.trace import current
 
 from ..audit import entries
-from ..audit.digest import Recorder
-from ..audit.keys import load_or_make
-from ..audit.retention import Rules
 from ..audit.waiting import Done
-from ..audit.writer import Keep, Plan
+from ..audit.writer import Keep
 from ..core import forks
 from ..core.counts import COUNTS_BYTES, Counts
 from ..errors import ConfigError
 from ..flight import Partition
 from ..pdp.cedar import Cedar
 from ..recordconfig import Record
-from ..recorded import Told, entry_of, opened
+from ..recorded import Told, entry_of, hits_of, opened
 from ..version import VERSION
 from ..wire import Revoke
 
@@ -68,13 +65,7 @@ class Recording:
 
     def __init__(self, pep: Deciding, given: Any) -> None:
         """Raises ConfigError where the folder or a key cannot be used."""
-        folder, keep = _folder(given), Record()
-        keys = folder.with_name(f"{folder.name}.keys")
-        plan = Plan(
-            retention=Rules(segments=0, bytes=keep.retain_mib << 20, seconds=keep.retain_s), key=keys / "heads.key",
-            heads_s=keep.heads_s, whole=False,
-        )  # fmt: skip
-        self._recorder = Recorder(load_or_make(keys / "digests.key", folder))
+        folder = _folder(given)
         self._queue: SimpleQueue[Told | _Entry | None] = SimpleQueue()  # `put` never waits, and may interrupt itself
         self._lock, self._cache, self._of = pep._lock, pep._enforcer.cache, pep._partition
         self._boot, self._life = pep._page.boot, forks.number()
@@ -83,7 +74,8 @@ class Recording:
         """Nothing is taken any more."""
         self._dropped = self._said = 0
         self._harvested = _now()
-        self._writer = opened(folder, plan, lambda call: call())
+        keys = folder.with_name(f"{folder.name}.keys")
+        self._writer, self._recorder = opened(folder, keys, Record(), lambda call: call())
         self._pep = weakref.ref(pep)
         weakref.finalize(pep, self.let_go).atexit = False  # of a PEP that nobody closed; the end of all is `_at_exit`
         self._cache.count_from(self._harvested)
@@ -224,22 +216,14 @@ class Recording:
         mine, left = self.counts.harvest()
         since, self._harvested = self._harvested, now
         for number, _partition, many, first, last in found:
-            self._hits(number, many, first, last)
+            self._append(hits_of(self._of, number, many, first, last))
         for number, many in mine:
-            self._hits(number, many, since, now, in_process=True)
+            self._append(hits_of(self._of, number, many, since, now, in_process=True))
         self._dropped += lost + left
         if missing := self._dropped - self._said:
             why = "too many at one time"
             if self._append(entries.Dropped(**entries.times(), count=missing, why=why)):
                 self._said += missing
-
-    def _hits(self, number: int, many: int, first: int, last: int, in_process: bool = False) -> None:
-        self._append(
-            entries.Hits(
-                **entries.times(), decision=number, uid=self._of.uid, point=self._of.point, count=many, first_ns=first,
-                last_ns=last, in_process=in_process,
-            )
-        )  # fmt: skip
 
 
 def _folder(given: Any) -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from ..audit import entries
 from ..errors import Overloaded
 from ..flight import Partition
+from ..recorded import hits_of
 from . import clock
 from .sharing import make_counts
 
@@ -89,7 +89,7 @@ class Hits:
             of = peers.partitions.get(partition) or peers.forgotten.get(partition)
             if of is not None:
                 self._service.passes.served(of, count)
-                self._write(of, number, count, first, last)
+                self._recording.of(of, hits_of(of, number, count, first, last))
         self._sets -= before - cache.unharvested  # those that are hit again meanwhile wait for the next time
         if self._sets > 0:
             return True
@@ -123,16 +123,6 @@ class Hits:
         self._recording.missed(UNCOUNTED, lost)
         now = clock.now()
         for number, count in found:
-            self._write(partition, number, count, now - int(EVERY_S * 1e9), now, in_process=True)
+            since = now - int(EVERY_S * 1e9)
+            self._recording.of(partition, hits_of(partition, number, count, since, now, in_process=True))
         return len(found)
-
-    def _write(
-        self, of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
-    ) -> None:
-        self._recording.of(
-            of,
-            entries.Hits(
-                **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
-                last_ns=last_ns, in_process=in_process,
-            ),
-        )  # fmt: skip

@@ -20,10 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..audit import entries
-from ..audit.digest import Recorder
-from ..audit.keys import load_or_make
-from ..audit.retention import Rules
-from ..audit.writer import Keep, Plan, Writer
+from ..audit.writer import Keep, Writer
 from ..blocks import read_question
 from ..core.verdict import body as body_of
 from ..errors import NotAvailable
@@ -57,18 +54,11 @@ class Recording:
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
     def open(self) -> None:
-        """Open the journal, which one daemon at a time can. Raises ConfigError, also where the journal is damaged: a
-        daemon that served on without its record would hide that. Older segments are for `pepcore audit verify`."""
-        record = self._record
-        if record.keep == "off":
+        """Open the journal. Raises ConfigError."""
+        if self._record.keep == "off":
             return
         loop = asyncio.get_running_loop()
-        plan = Plan(
-            retention=Rules(segments=0, bytes=record.retain_mib << 20, seconds=record.retain_s),
-            key=self._keys / "heads.key", heads_s=record.heads_s, syslog=record.syslog, whole=False,
-        )  # fmt: skip
-        self.writer = opened(self._folder, plan, lambda call: _in_loop(loop, call))
-        self._recorder = Recorder(load_or_make(self._keys / "digests.key", self._folder), record.plain)
+        self.writer, self._recorder = opened(self._folder, self._keys, self._record, lambda call: _in_loop(loop, call))
         self._service.cache.count_from(clock.now())
 
     def rehearse(self) -> None:
