@@ -13,14 +13,14 @@ It is not called `embedded`, since the function `pepcore.embedded` has that name
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pepclient import frames
-from pepclient.administration import Acknowledgement, tag_of
-from pepclient.guard import P, R, enforced, guarded
+from pepclient.administration import Acknowledgement, tags_of
+from pepclient.guard import Guards
 from pepclient.leases import Lease, OnEnd
 from pepclient.questions import (
     ActionLike,
@@ -47,7 +47,7 @@ from ..wire import read_revoke
 from .deciding import Deciding, clocks, undecided
 
 
-class Embedded(Deciding):
+class Embedded(Deciding, Guards):
     """A PEP inside this process, as `pepcore.embedded` makes it. Thread-safe."""
 
     def __init__(
@@ -83,45 +83,6 @@ class Embedded(Deciding):
             broken = error if isinstance(error, Fault) else BadRequest("questions", f"cannot be read: {error!r}")
             out.append(self._deny(broken))
         return out
-
-    def enforce(
-        self,
-        subject: EntityLike,
-        action: ActionLike,
-        resource: EntityLike,
-        context: Context | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] = (),
-        not_after: NotAfter | None = None,
-        min_revision: MinRevision | None = None,
-    ) -> Verdict:
-        """As `check`, but a deny raises Denied."""
-        return enforced(
-            self.check(
-                subject, action, resource, context,
-                on_behalf_of=on_behalf_of, not_after=not_after, min_revision=min_revision,
-            )
-        )  # fmt: skip
-
-    def guard(
-        self,
-        subject: EntityLike | Callable[..., EntityLike],
-        action: ActionLike | Callable[..., ActionLike],
-        resource: EntityLike | Callable[..., EntityLike],
-        context: Context | Callable[..., Context | None] | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
-        apply: bool = False,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate a function so that it runs only if permitted, else raises Denied. See `pepclient.Client.guard`."""
-        places = {
-            "subject": subject, "action": action, "resource": resource, "context": context,
-            "on_behalf_of": on_behalf_of,
-        }  # fmt: skip
-        return lambda function: guarded(function, places, self.check, self._check_at_once, apply)
-
-    async def _check_at_once(self, **question: Any) -> Verdict:
-        return self.check(**question)
 
     def lease(
         self,
@@ -166,9 +127,8 @@ class Embedded(Deciding):
 
         The policies decide anew. It waits for the question that is being decided, so it is not for signal handlers.
         """
-        tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
-        tags += [tag] if isinstance(tag, str) else list(tag or ())
-        return self._revoke(read_revoke(frames.packed(all=all, reason=reason, tags=tags)))
+        wanted = frames.packed(all=all, reason=reason, tags=tags_of(subject, resource, tag))
+        return self._revoke(read_revoke(wanted))
 
     @property
     def unrecorded(self) -> int:

@@ -42,6 +42,12 @@ class Acknowledgement(NamedTuple):
     why: str = ""
 
 
+def tags_of(subject: EntityLike | None, resource: EntityLike | None, tag: str | Iterable[str] | None) -> list[str]:
+    """What a revoke names. Raises Fault."""
+    tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
+    return tags + ([tag] if isinstance(tag, str) else list(tag or ()))
+
+
 class Administration:
     """The calls of an administrator."""
 
@@ -62,9 +68,7 @@ class Administration:
 
         The policies decide anew: whoever is to be denied although they still permit is to be blocked.
         """
-        tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
-        tags += [tag] if isinstance(tag, str) else list(tag or ())
-        body = frames.packed(all=all, reason=reason, tags=tags)
+        body = frames.packed(all=all, reason=reason, tags=tags_of(subject, resource, tag))
         return _acknowledgement(self._administer(frames.REVOKE, body))
 
     def block(

@@ -23,7 +23,7 @@ from . import frames, trace
 from .administration import Administration
 from .batch import Batch, boottime_ns
 from .frames import Request
-from .guard import P, R, enforced, guarded
+from .guard import Guards
 from .kept import nobody, table, under
 from .leases import Lease, OnEnd, refused
 from .mapped import Shared
@@ -31,7 +31,6 @@ from .place import absent
 from .pool import Pool
 from .questions import (
     ActionLike,
-    Check,
     Context,
     EntityLike,
     MinRevision,
@@ -53,11 +52,8 @@ _making = threading.Lock()
 os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
 
-class Client(Administration):
+class Client(Administration, Guards):
     """A connection to the daemon, as `pepcore.connect` makes it. Nothing is opened before the first question."""
-
-    check: Check
-    """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
 
     def __init__(
         self,
@@ -111,47 +107,7 @@ class Client(Administration):
             return batch.failed(fault, verdicts)
         return batch.finish(verdicts)
 
-    def enforce(
-        self,
-        subject: EntityLike,
-        action: ActionLike,
-        resource: EntityLike,
-        context: Context | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] = (),
-        not_after: NotAfter | None = None,
-        min_revision: MinRevision | None = None,
-    ) -> Verdict:
-        """As `check`, but a deny raises Denied."""
-        return enforced(
-            self.check(
-                subject, action, resource, context,
-                on_behalf_of=on_behalf_of, not_after=not_after, min_revision=min_revision,
-            )
-        )  # fmt: skip
-
-    def guard(
-        self,
-        subject: EntityLike | Callable[..., EntityLike],
-        action: ActionLike | Callable[..., ActionLike],
-        resource: EntityLike | Callable[..., EntityLike],
-        context: Context | Callable[..., Context | None] | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
-        apply: bool = False,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate a function so that it runs only if permitted, else raises Denied.
-
-        A callable gets the arguments of the call that it names: `resource=lambda doc_id: f"Document::{doc_id}"`.
-        `apply` discharges the obligations on what the function returns. An async function waits in a thread.
-        """
-        places = {
-            "subject": subject, "action": action, "resource": resource, "context": context,
-            "on_behalf_of": on_behalf_of,
-        }  # fmt: skip
-        return lambda function: guarded(function, places, self.check, self._check_in_thread, apply)
-
-    async def _check_in_thread(self, **question: Any) -> Verdict:
+    async def _check_beside(self, **question: Any) -> Verdict:
         from asyncio import to_thread  # whoever awaits this has imported it
 
         return await to_thread(self.check, **question)

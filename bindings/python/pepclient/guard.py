@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, ParamSpec, TypeGuard, TypeVar, cast
 
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import BadQuestion, Denied
 
-from .questions import shown
+from .questions import ActionLike, Check, Context, EntityLike, MinRevision, NotAfter, shown
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,3 +117,54 @@ def _guarded_async(
 
 def _refuse(function: Callable[..., Any], why: str) -> NoReturn:
     raise TypeError(f"guard: `{getattr(function, '__qualname__', function)}` {why}")
+
+
+class Guards:
+    """`enforce` and `guard` of whoever has a `check` that does not have to be awaited."""
+
+    check: Check
+    """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
+
+    def enforce(
+        self,
+        subject: EntityLike,
+        action: ActionLike,
+        resource: EntityLike,
+        context: Context | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] = (),
+        not_after: NotAfter | None = None,
+        min_revision: MinRevision | None = None,
+    ) -> Verdict:
+        """As `check`, but a deny raises Denied."""
+        return enforced(
+            self.check(
+                subject, action, resource, context,
+                on_behalf_of=on_behalf_of, not_after=not_after, min_revision=min_revision,
+            )
+        )  # fmt: skip
+
+    def guard(
+        self,
+        subject: EntityLike | Callable[..., EntityLike],
+        action: ActionLike | Callable[..., ActionLike],
+        resource: EntityLike | Callable[..., EntityLike],
+        context: Context | Callable[..., Context | None] | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
+        apply: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function so that it runs only if permitted, else raises Denied.
+
+        A callable gets the arguments of the call that it names: `resource=lambda doc_id: f"Document::{doc_id}"`.
+        `apply` discharges the obligations on what the function returns. An async function does not hold its loop up.
+        """
+        places = {
+            "subject": subject, "action": action, "resource": resource, "context": context,
+            "on_behalf_of": on_behalf_of,
+        }  # fmt: skip
+        return lambda function: guarded(function, places, self.check, self._check_beside, apply)
+
+    async def _check_beside(self, **question: Any) -> Verdict:
+        """As `check`, for an async function. Whose `check` waits for another process waits elsewhere."""
+        return self.check(**question)
