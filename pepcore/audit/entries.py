@@ -227,6 +227,11 @@ class Fault(Rare, frozen=True, kw_only=True, tag="fault"):
     segment: int = 0
     denied: tuple[int, ...] = ()
 
+    @property
+    def given_up(self) -> int:
+        """The segment whose sync failed: what stands behind its end does not count. 0: this says something else."""
+        return self.segment if self.what == "sync" else 0
+
 
 class Dropped(Rare, frozen=True, kw_only=True, tag="dropped"):
     """So many entries are not in the record."""

@@ -136,7 +136,7 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
     """See `Found.behind`. What was written to the last segment after its first sync says that all before is said."""
     if sum(bool(int.from_bytes(data[start : start + 4], "little") & SYNCED) for start, _ in places) > 1:
         return ()
-    known = {_given_up_by(data[start:stop]) for start, stop in places}
+    known = {given_up_by(data[start:stop]) for start, stop in places}
     found: list[int] = []
     for one, after in reversed(list(pairwise(each))):
         with contextlib.suppress(Damaged, Broken):  # what is wrong with it is for `verify`
@@ -149,13 +149,12 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
     return tuple(number for number in found if number not in known)
 
 
-def _given_up_by(framed: bytes) -> int:
-    """The segment that an entry says was given up; 0: none."""
+def given_up_by(framed: bytes) -> int:
+    """As `entries.Fault.given_up`, of an entry that is not read yet: most are none of these."""
     if b"fault" in framed:
         with contextlib.suppress(msgspec.DecodeError):
             entry = entries.read(framed[HEAD:])
-            if isinstance(entry, entries.Fault) and entry.what == "sync":
-                return entry.segment
+            return entry.given_up if isinstance(entry, entries.Fault) else 0
     return 0
 
 

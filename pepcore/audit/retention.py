@@ -144,8 +144,7 @@ def _given_up(folder: Path, seal: Seal) -> bool:
         place = place or recorded.segment
         if recorded.segment != place:
             break
-        entry = recorded.entry
-        if isinstance(entry, entries.Fault) and (entry.what, entry.segment) == ("sync", seal.segment):
+        if isinstance(recorded.entry, entries.Fault) and recorded.entry.given_up == seal.segment:
             return True
     return False
 

@@ -21,6 +21,7 @@ from . import entries
 from .frames import HEAD, Broken, frames, leaf
 from .heads import Head, genuine, heads
 from .lines import as_line
+from .recovery import given_up_by
 from .segments import Damaged, Held, Seal, content, follow, held, numbers, path_of, seals
 from .tree import Frontier
 
@@ -169,8 +170,8 @@ class _Check:
         for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
             if b"retired" in framed:
                 self._retired(framed, tree.size)
-            if b"fault" in framed:
-                self._failed(framed)
+            if number := given_up_by(framed):
+                self.failed.add(number)
             tree.append(leaf(framed))
             offset += len(framed)
             newest = framed
@@ -191,12 +192,6 @@ class _Check:
             entry = entries.read(framed[HEAD:])
             if isinstance(entry, entries.Retired):
                 self.retired[entry.segment] = index
-
-    def _failed(self, framed: bytes) -> None:
-        with contextlib.suppress(msgspec.DecodeError):
-            entry = entries.read(framed[HEAD:])
-            if isinstance(entry, entries.Fault) and entry.what == "sync":
-                self.failed.add(entry.segment)
 
     def _deleted(self) -> None:
         """The newest of the deleted segments must have been deleted by the writer; that of others may be gone, too."""

@@ -39,14 +39,21 @@ def line(recorded: Recorded) -> str:
     return head + " ".join([kind_of(entry), *words])
 
 
+def _question(entry: entries.Question) -> list[str]:
+    words = [quoted("::".join(entry.subject)), quoted(entry.action), quoted("::".join(entry.resource))]
+    if entry.chain:
+        words.append("for=" + ",".join(quoted("::".join(member)) for member in entry.chain))
+    if entry.point:
+        words.append(f"point={quoted(entry.point)}")
+    return words
+
+
 def _decision(entry: entries.Decision) -> str:
     words = ["permit" if entry.permit else "deny"]
     if entry.shadow:
         words.append("(shadow: it passed)")
-    words += [quoted("::".join(entry.subject)), quoted(entry.action), quoted("::".join(entry.resource))]
-    if entry.chain:
-        words.append("for=" + ",".join(quoted("::".join(member)) for member in entry.chain))
-    for name in ("point", "fault", "reason", "trace"):
+    words += _question(entry)
+    for name in ("fault", "reason", "trace"):
         if getattr(entry, name):
             words.append(f"{name}={quoted(getattr(entry, name))}")
     if entry.policies:
@@ -64,12 +71,7 @@ def _decision(entry: entries.Decision) -> str:
 
 
 def _difference(entry: entries.Difference) -> str:
-    words = ["difference", quoted("::".join(entry.subject)), quoted(entry.action), quoted("::".join(entry.resource))]
-    if entry.chain:
-        words.append("for=" + ",".join(quoted("::".join(member)) for member in entry.chain))
-    if entry.point:
-        words.append(f"point={quoted(entry.point)}")
-    words.append("in=" + ",".join(map(quoted, entry.what)))
+    words = ["difference", *_question(entry), "in=" + ",".join(map(quoted, entry.what))]
     for name, permit, fault, reason, policies, duties in (
         ("active", entry.permit, entry.fault, entry.reason, entry.policies, entry.obligations),
         ("candidate", entry.candidate_permit, entry.candidate_fault, entry.candidate_reason, entry.candidate_policies,

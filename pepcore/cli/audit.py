@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from .configured import config_of
 from .parser import Parser, Usage, whole
-from .record import add_journal, journal
+from .record import add_journal, add_span, journal, span
 from .terminal import as_json, coloured, paint, plain, say
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def configure(parser: Parser) -> None:
     which.add_argument("--deny", action="store_true", help="only denies")
     parser.add_argument("--kind", action="append", default=[], metavar="KIND", help="only this kind; may be repeated")
     parser.add_argument("--decision", type=whole(0, (1 << 64) - 1, "a decision"), help="only the decision of this id")
-    parser.add_argument("--since", metavar="TIME", default="", help="from then on; 2026-01-31T09:00:00Z, or 15m ago")
-    parser.add_argument("--until", metavar="TIME", default="", help="only before; as --since")
+    add_span(parser)
     parser.add_argument("--head", metavar="HEAD", help="verify: a head kept elsewhere, as a file or as it is")
     parser.add_argument("--key", metavar="ID", help="verify: id of the key to trust, or its key file")
     parser.add_argument("--otlp", action="store_true", help="export: OpenTelemetry logs in OTLP/JSON")
@@ -91,19 +90,12 @@ def _only(options: argparse.Namespace, word: str) -> None:
 
 def _conditions(options: argparse.Namespace) -> Query:
     from ..audit.entries import KINDS
-    from ..audit.query import Query, instant
+    from ..audit.query import Query
 
     for kind in options.kind:
         if kind not in KINDS:
             raise Usage("audit", f"--kind `{kind}` is none: choose of {', '.join(KINDS)}")
-    now = time.time_ns()
-    times: dict[str, int | None] = {}
-    for name in ("since", "until"):
-        text = getattr(options, name)
-        try:
-            times[name] = instant(text, now) if text else None
-        except ValueError as error:
-            raise Usage("audit", f"--{name}: {error}") from None
+    since, until = span(options, "audit")
     return Query(
         subject=options.subject,
         action=options.action,
@@ -111,8 +103,8 @@ def _conditions(options: argparse.Namespace) -> Query:
         point=options.point,
         permit=True if options.permit else False if options.deny else None,
         kinds=tuple(options.kind),
-        since_ns=times["since"],
-        until_ns=times["until"],
+        since_ns=since,
+        until_ns=until,
         decision=options.decision,
     )
 

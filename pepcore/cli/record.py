@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,27 @@ def add_journal(parser: Parser) -> None:
     parser.add_argument(
         "--socket", metavar="PATH", help="the daemon's socket (default: PEPCORE_SOCKET, then the config)"
     )
+
+
+def add_span(parser: Parser) -> None:
+    """Which part of the record."""
+    parser.add_argument("--since", metavar="TIME", default="", help="from then on; 2026-01-31T09:00:00Z, or 15m ago")
+    parser.add_argument("--until", metavar="TIME", default="", help="only before; as --since")
+
+
+def span(options: argparse.Namespace, command: str) -> tuple[int | None, int | None]:
+    """From and before when, in Unix ns; None: no such bound. Raises Usage."""
+    from ..audit.query import instant
+
+    now = time.time_ns()
+    found: list[int | None] = []
+    for name in ("since", "until"):
+        text = getattr(options, name)
+        try:
+            found.append(instant(text, now) if text else None)
+        except ValueError as error:
+            raise Usage(command, f"--{name}: {error}") from None
+    return found[0], found[1]
 
 
 def journal(options: argparse.Namespace, config: Config, command: str) -> Path:

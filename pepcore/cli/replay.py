@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from .configured import config_of
 from .parser import Parser, Usage
 from .policies import existing
-from .record import add_journal, journal
+from .record import add_journal, add_span, journal, span
 from .terminal import as_json, coloured, paint, plain, say
 
 if TYPE_CHECKING:
@@ -43,8 +42,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--entities", metavar="FILE", help="the entity store, in Cedar's JSON form")
     parser.add_argument("--schema", metavar="FILE", help="the schema, in Cedar's syntax or as JSON")
     add_journal(parser)
-    parser.add_argument("--since", metavar="TIME", default="", help="from then on; 2026-01-31T09:00:00Z, or 15m ago")
-    parser.add_argument("--until", metavar="TIME", default="", help="only before; as --since")
+    add_span(parser)
     parser.add_argument("--point", metavar="PATTERN", default="", help="pattern of the point; * stands for anything")
     parser.add_argument("--subject", metavar="PATTERN", default="", help="pattern of Type::id, or of a chain member")
     parser.teach(run, ABOUT, EXAMPLES)
@@ -75,19 +73,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _wanted(options: argparse.Namespace) -> Query:
-    from ..audit.query import Query, instant
+    from ..audit.query import Query
 
-    now = time.time_ns()
-    times: dict[str, int | None] = {}
-    for name in ("since", "until"):
-        text = getattr(options, name)
-        try:
-            times[name] = instant(text, now) if text else None
-        except ValueError as error:
-            raise Usage("replay", f"--{name}: {error}") from None
+    since, until = span(options, "replay")
     return Query(
-        kinds=("decision",), subject=options.subject, point=options.point, since_ns=times["since"],
-        until_ns=times["until"],
+        kinds=("decision",), subject=options.subject, point=options.point, since_ns=since,
+        until_ns=until,
     )  # fmt: skip
 
 
