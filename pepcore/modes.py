@@ -59,13 +59,9 @@ class Modes:
         if kept is not None and kept.verdict.expires_ns > now and self.on_untold is not None:
             self.on_untold(flight.partition, flight.key, kept.body(now), flight.asked_ns)
 
-    def blocked(self, key: bytes, wall_ms: int) -> Decision | None:
-        """The deny of a block, which is enforced in every mode."""
-        return self._revocation.denied(key, wall_ms)
-
     def unasked(self, partition: Partition, key: bytes, wall_ms: int) -> Known | None:
         """What is decided without the PDP, if it is: a block is enforced in every mode."""
-        denied = self.blocked(key, wall_ms)
+        denied = self._revocation.denied(key, wall_ms)
         if denied is not None:
             return (partition if partition.mode == "enforce" else replace(partition, mode="enforce")), denied
         return (partition, OFF) if partition.mode == "off" else None

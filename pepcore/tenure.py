@@ -127,7 +127,7 @@ class Tenure:
         if 0 <= not_after <= wall_ms:
             return False
         if said is None or permit_of(said) is None:  # no revoke ends what a mode lets pass: a block does
-            return enforcer.modes.blocked(key, wall_ms) is None
+            return enforcer.revocation.denied(key, wall_ms) is None
         return freshness.stands(said.flight, said.outcome, enforcer.times, enforcer.page, now)
 
     def _renew(self, lease: Lease, r: Reply, now: int, wall_ms: int) -> None:

@@ -21,23 +21,14 @@ T = TypeVar("T")
 
 def built(source: Source) -> asyncio.Future[Cedar | None]:
     """The set, built by a thread that nobody waits for at the end; None where it cannot be (a worker says why)."""
-    loop = asyncio.get_running_loop()
-    said: asyncio.Future[Cedar | None] = loop.create_future()
 
-    def tell(cedar: Cedar | None) -> None:
-        if not said.done():
-            said.set_result(cedar)
-
-    def attempt() -> None:
+    def attempt() -> Cedar | None:
         try:
-            cedar = build(source, check)
+            return build(source, check)
         except Exception:  # the worker meets it too, and its answer says so
-            cedar = None
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(tell, cedar)
+            return None
 
-    threading.Thread(target=attempt, daemon=True, name="pepcore-build").start()
-    return said
+    return apart(attempt)
 
 
 def apart(call: Callable[[], T]) -> asyncio.Future[T]:
