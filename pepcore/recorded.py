@@ -3,13 +3,14 @@ verdict as it was told to its entry.
 
 Promises: the entry of a decision says what would have been enforced, also of a pass that the mode of its point gave; a
 journal that is damaged or in use is a ConfigError that says so, and nothing is appended to it.
-Never: records the value of an attribute that is not named as plain; looks at a clock.
+Never: records the value of an attribute that is not named as plain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,9 @@ from .flight import Partition, Passed
 from .model import Obligation
 from .recordconfig import Record
 
+IN_ONE = 1024
+"""Most decisions whose hits stand in one entry."""
+LARGEST = (1 << 63) - 1
 FIXED = 40
 """Bytes of a verdict's body before its payload."""
 DISCHARGED = frozenset({"window", "rate", "notify"})
@@ -100,11 +104,9 @@ def entry_of(recorder: Recorder, told: Told) -> entries.Decision:
     )  # fmt: skip
 
 
-def hits_of(
-    of: Partition, number: int, count: int, first_ns: int, last_ns: int, in_process: bool = False
-) -> entries.Hits:
-    """The entry of so many hits on one decision, between two times (CLOCK_BOOTTIME)."""
-    return entries.Hits(
-        **entries.times(), decision=number, uid=of.uid, point=of.point, count=count, first_ns=first_ns,
-        last_ns=last_ns, in_process=in_process,
-    )  # fmt: skip
+def hits_of(served: Sequence[tuple[int, int]], of: Partition, **members: Any) -> Iterator[entries.Hits]:
+    """The entries of what was served as (decision, count). `members`: the others of `Hits`."""
+    for at in range(0, len(served), IN_ONE):
+        some = tuple(served[at : at + IN_ONE])
+        count = min(LARGEST, sum(count for _, count in some))  # a client may misstate its own
+        yield entries.Hits(**entries.times(), served=some, count=count, uid=of.uid, point=of.point, **members)

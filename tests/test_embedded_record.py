@@ -57,7 +57,8 @@ def until(true: Callable[[], object], seconds: float = 5.0) -> None:
 def hits(folder: Path) -> dict[int, int]:
     found: dict[int, int] = {}
     for each in recorded(folder, entries.Hits):
-        found[each.decision] = found.get(each.decision, 0) + each.count
+        for number, count in each.served:
+            found[number] = found.get(number, 0) + count
     return found
 
 

@@ -156,16 +156,21 @@ class Difference(Question, frozen=True, kw_only=True, tag="difference"):
 
 
 class Hits(Rare, frozen=True, kw_only=True, tag="hits"):
-    """How often a cached decision was given to a peer since the last such entry."""
+    """How often cached decisions were given to a peer since the last such entry.
 
-    decision: int
+    One entry for many: a busy second has tens of thousands of them."""
+
+    served: tuple[tuple[int, int], ...]
+    """Id of a decision, and how often it was given."""
     uid: int = -1
     point: str = ""
     count: int
+    """Of all of them together."""
     first_ns: int
     last_ns: int
+    """Between which all of them lie (CLOCK_BOOTTIME)."""
     in_process: bool = False
-    """Served by the client itself, which counted them: they lie between these times."""
+    """Served by the client itself, which counted them."""
 
 
 class Revoke(Rare, frozen=True, kw_only=True, tag="revoke"):

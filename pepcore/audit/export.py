@@ -51,6 +51,8 @@ def as_object(recorded: Recorded) -> dict[str, Any]:
                 value = ["::".join(member) for member in value]
             elif name in ("obligations", "candidate_obligations"):
                 value = [dict(zip(("id", "type", "discharged"), each, strict=False)) for each in value]
+        elif isinstance(entry, entries.Hits) and name == "served":
+            value = [{"decision": number, "count": count} for number, count in value]
         found[name] = _plain(value)
     return found
 

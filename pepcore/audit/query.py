@@ -7,6 +7,7 @@ must hold; an entry that has no such member does not match. Searching is one pas
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -48,7 +49,7 @@ class Query:
             return False
         if self._permit is not None and getattr(entry, "permit", None) is not self._permit:
             return False
-        if self._decision is not None and getattr(entry, "decision", None) != self._decision:
+        if self._decision is not None and self._decision not in decisions_of(entry):
             return False
         return (
             _any(self._subject, subjects_of(entry))
@@ -64,6 +65,13 @@ class Query:
 
 def kind_of(entry: entries.Entry | entries.Unknown) -> str:
     return entry.kind if isinstance(entry, entries.Unknown) else str(entry.__struct_config__.tag)
+
+
+def decisions_of(entry: entries.Entry) -> Collection[int]:
+    """The ids of the decisions that an entry is about."""
+    if isinstance(entry, entries.Hits):
+        return [number for number, _ in entry.served]
+    return [entry.decision] if isinstance(entry, entries.Decision | entries.LeaseStart) else []
 
 
 def subjects_of(entry: entries.Entry) -> list[str | None]:

@@ -150,17 +150,18 @@ class Replay:
             self._seen.popitem(last=False)
 
     def _hits(self, entry: entries.Hits) -> None:
-        if entry.decision not in self._seen:
-            self.report.unknown_hits += entry.count
-            return
-        change = self._seen[entry.decision]
-        if change is False:
-            return
-        self.report.times += entry.count
-        if change is not None:
-            self.report.changed_times += entry.count
-        if isinstance(change, Change):
-            change.times += entry.count
+        for number, count in entry.served:
+            if number not in self._seen:
+                self.report.unknown_hits += count
+                continue
+            change = self._seen[number]
+            if change is False:
+                continue
+            self.report.times += count
+            if change is not None:
+                self.report.changed_times += count
+            if isinstance(change, Change):
+                change.times += count
 
 
 def other_part(entry: entries.Decision) -> str:

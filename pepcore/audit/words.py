@@ -16,6 +16,8 @@ from .export import as_object, when
 from .query import kind_of
 from .reader import Recorded
 
+SERVED = 8
+"""Most decisions of one entry of hits that are named; the others are counted."""
 _SAFE = re.compile(r"[A-Za-z0-9_@./+:-]{1,200}")
 
 
@@ -35,6 +37,8 @@ def line(recorded: Recorded) -> str:
         return head + _difference(entry)
     skipped = ("index", "kind", "time", "wall_ns", "boottime_ns")
     rest = {name: value for name, value in as_object(recorded).items() if name not in skipped}
+    if isinstance(entry, entries.Hits):
+        return head + _hits(entry, rest)
     words = [f"{name}={_value(value)}" for name, value in rest.items() if value not in ("", [], None)]
     return head + " ".join([kind_of(entry), *words])
 
@@ -85,6 +89,15 @@ def _difference(entry: entries.Difference) -> str:
         if duties:
             words.append("obligations=" + ",".join(quoted(kind) for _, kind in duties))
     return " ".join(words)
+
+
+def _hits(entry: entries.Hits, rest: dict[str, Any]) -> str:
+    rest["served"] = ",".join(f"{number}:{count}" for number, count in entry.served[:SERVED])
+    if len(entry.served) > SERVED:
+        rest["served"] += f"+{len(entry.served) - SERVED}"
+    return " ".join(
+        ["hits", *(f"{name}={_value(value)}" for name, value in rest.items() if value not in ("", [], None))]
+    )
 
 
 def _value(value: Any) -> str:

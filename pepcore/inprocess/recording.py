@@ -215,15 +215,19 @@ class Recording:
             found, lost = self._cache.harvest(now)
         mine, left = self.counts.harvest()
         since, self._harvested = self._harvested, now
-        for number, _partition, many, first, last in found:
-            self._append(hits_of(self._of, number, many, first, last))
-        for number, many in mine:
-            self._append(hits_of(self._of, number, many, since, now, in_process=True))
+        served = [(number, many) for number, _partition, many, _first, _last in found]
+        first, last = min((each[3] for each in found), default=since), max((each[4] for each in found), default=now)
+        self._hits(served, first, last)
+        self._hits(mine, since, now, in_process=True)
         self._dropped += lost + left
         if missing := self._dropped - self._said:
             why = "too many at one time"
             if self._append(entries.Dropped(**entries.times(), count=missing, why=why)):
                 self._said += missing
+
+    def _hits(self, served: list[tuple[int, int]], first: int, last: int, in_process: bool = False) -> None:
+        for entry in hits_of(served, self._of, first_ns=first, last_ns=last, in_process=in_process):
+            self._append(entry)
 
 
 def _folder(given: Any) -> Path:

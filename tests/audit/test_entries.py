@@ -26,7 +26,7 @@ ONE_OF_EACH: list[entries.Entry] = [
         candidate_reason="no",
         candidate_obligations=(("o", "redact"),),
     ),
-    entries.Hits(**NOW, decision=1, count=2, first_ns=3, last_ns=4),
+    entries.Hits(**NOW, served=((1, 2), (3, 4)), count=6, first_ns=3, last_ns=4),
     entries.Revoke(**NOW, tags=("a", "b"), reason="left"),
     entries.Block(**NOW, tag="Agent::x"),
     entries.Unblock(**NOW, tag="Agent::x"),

@@ -267,3 +267,12 @@ def test_a_name_with_blanks_and_quotes_is_one_word() -> None:
     line = words.line(recorded(entry))
     assert r'deny "User::x permit \"User::boss" read Doc::x.y' in line
     assert 'reason="a b"' in line
+
+
+def test_hits_are_found_by_any_decision_of_theirs_and_told_in_one_line() -> None:
+    served = tuple((n, n + 1) for n in range(20))
+    entry = entries.Hits(**entries.times(), served=served, count=210, first_ns=1, last_ns=2)
+    assert Query(decision=19).matches(recorded(entry))
+    assert not Query(decision=20).matches(recorded(entry))
+    assert export.as_object(recorded(entry))["served"][19] == {"decision": 19, "count": 20}
+    assert 'served="0:1,1:2,2:3,3:4,4:5,5:6,6:7,7:8+12" uid=-1 count=210' in words.line(recorded(entry))

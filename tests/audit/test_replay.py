@@ -35,7 +35,7 @@ def entry(asked: Question | None = None, *, plain: tuple[str, ...] = ("*",), **m
 
 
 def hits(decision: int, count: int) -> entries.Hits:
-    return entries.Hits(**entries.times(), decision=decision, count=count, first_ns=1, last_ns=2)
+    return entries.Hits(**entries.times(), served=((decision, count),), count=count, first_ns=1, last_ns=2)
 
 
 def report(found: list[entries.Entry], decide: Any = ALICE, **wanted: Any) -> Report:
