@@ -73,15 +73,14 @@ class Administration:
             revision = leasing.tenure.revoke(wanted.tags, wanted.reason)
         leasing.tell()
         self.revokes += 1
-        logs.info(
-            "revoked", uid=connection.peer.uid, everything=wanted.all, tags=list(wanted.tags), reason=wanted.reason,
-            revision=revision,
-        )  # fmt: skip
+        uid = connection.peer.uid
         entry = entries.Revoke(
-            **entries.times(), uid=connection.peer.uid, tags=wanted.tags, all=wanted.all, revision=revision,
-            reason=wanted.reason,
-        )  # fmt: skip
-        self._later(connection, self._acknowledge(connection, ask, revision, entry))
+            **entries.times(), uid=uid, tags=wanted.tags, all=wanted.all, revision=revision, reason=wanted.reason
+        )
+        self._settle(connection, ask, revision, entry)
+        logs.info(
+            "revoked", uid=uid, everything=wanted.all, tags=list(wanted.tags), reason=wanted.reason, revision=revision
+        )
 
     def _block(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_block(ask.rest)
@@ -100,15 +99,15 @@ class Administration:
             self._service.leasing.tenure.blocked(wanted.tag, revision, wanted.reason)
             self._service.leasing.tell()
         self.blocks_set += not wanted.lift
-        event = "unblocked" if wanted.lift else "blocked"
-        logs.info(event, uid=connection.peer.uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
         uid, until_ns = connection.peer.uid, wanted.until * 1_000_000
         entry: entries.Entry = entries.Block(
             **entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason, until_ns=until_ns
         )
         if wanted.lift:
             entry = entries.Unblock(**entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason)
-        self._later(connection, self._acknowledge(connection, ask, revision, entry, self._file))
+        self._settle(connection, ask, revision, entry, self._file)
+        event = "unblocked" if wanted.lift else "blocked"
+        logs.info(event, uid=uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
 
     def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_blocks(ask.rest)
@@ -167,15 +166,26 @@ class Administration:
         """Whether holders of leases of a daemon before this one may not have stopped yet."""
         return clock.now() < self.before_ns
 
-    async def _acknowledge(
+    def _settle(
         self, connection: Connection, ask: Ask, revision: int, entry: entries.Entry, file: BlockFile | None = None
     ) -> None:
         """The effect is there: now what has to be on disk, then say so, as soon as it holds everywhere on this host."""
         recorded = self._service.recording.on_disk(entry)
+        if file is None and recorded.done() and clock.now() >= self.fence_ns:
+            self._acknowledge(connection, ask, revision, recorded.result())
+        else:
+            self._later(connection, self._on_disk(connection, ask, revision, recorded, file))
+
+    async def _on_disk(
+        self, connection: Connection, ask: Ask, revision: int, recorded: asyncio.Future[str], file: BlockFile | None
+    ) -> None:
         why = await file.save() if file is not None else ""
         why = why or await recorded
         while (left := self.fence_ns - clock.now()) > 0:
             await asyncio.sleep(left / 1e9)
+        self._acknowledge(connection, ask, revision, why)
+
+    def _acknowledge(self, connection: Connection, ask: Ask, revision: int, why: str) -> None:
         if not self._service.holds():  # it holds here, and another daemon may serve what it ends
             return
         untold = self._service.leasing.leases.untold(revision)
