@@ -74,10 +74,10 @@ class Administration:
         leasing.tell()
         self.revokes += 1
         uid = connection.peer.uid
-        entry = entries.Revoke(
-            **entries.times(), uid=uid, tags=wanted.tags, all=wanted.all, revision=revision, reason=wanted.reason
+        recorded = self._service.recording.on_disk(
+            entries.Revoke, uid=uid, tags=wanted.tags, all=wanted.all, revision=revision, reason=wanted.reason
         )
-        self._settle(connection, ask, revision, entry)
+        self._settle(connection, ask, revision, recorded)
         logs.info(
             "revoked", uid=uid, everything=wanted.all, tags=list(wanted.tags), reason=wanted.reason, revision=revision
         )
@@ -99,15 +99,14 @@ class Administration:
             self._service.leasing.tenure.blocked(wanted.tag, revision, wanted.reason)
             self._service.leasing.tell()
         self.blocks_set += not wanted.lift
-        uid, until_ns = connection.peer.uid, wanted.until * 1_000_000
-        entry: entries.Entry = entries.Block(
-            **entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason, until_ns=until_ns
-        )
+        what = {"uid": connection.peer.uid, "tag": wanted.tag, "reason": wanted.reason, "revision": revision}
+        on_disk = self._service.recording.on_disk
         if wanted.lift:
-            entry = entries.Unblock(**entries.times(), uid=uid, tag=wanted.tag, revision=revision, reason=wanted.reason)
-        self._settle(connection, ask, revision, entry, self._file)
-        event = "unblocked" if wanted.lift else "blocked"
-        logs.info(event, uid=uid, tag=wanted.tag, reason=wanted.reason, revision=revision)
+            recorded = on_disk(entries.Unblock, **what)
+        else:
+            recorded = on_disk(entries.Block, until_ns=wanted.until * 1_000_000, **what)
+        self._settle(connection, ask, revision, recorded, self._file)
+        logs.info("unblocked" if wanted.lift else "blocked", **what)
 
     def _list(self, connection: Connection, ask: Ask, wall_ms: int) -> None:
         wanted = read_blocks(ask.rest)
@@ -167,10 +166,14 @@ class Administration:
         return clock.now() < self.before_ns
 
     def _settle(
-        self, connection: Connection, ask: Ask, revision: int, entry: entries.Entry, file: BlockFile | None = None
+        self,
+        connection: Connection,
+        ask: Ask,
+        revision: int,
+        recorded: asyncio.Future[str],
+        file: BlockFile | None = None,
     ) -> None:
         """The effect is there: now what has to be on disk, then say so, as soon as it holds everywhere on this host."""
-        recorded = self._service.recording.on_disk(entry)
         if file is None and recorded.done() and clock.now() >= self.fence_ns:
             self._acknowledge(connection, ask, revision, recorded.result())
         else:

@@ -23,6 +23,8 @@ _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
 LINES = 1000
 """Lines that may wait for a slow reader."""
 LAST_S = 1.0
+LINGER_S = 0.005
+"""Between two looks for more lines while there are some: to wake a thread costs the loop more than to make a line."""
 _suppressed: dict[str, tuple[float, int]] = {}
 
 
@@ -55,7 +57,7 @@ class _Writer(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lines: queue.Queue[bytes] = queue.Queue(LINES)
+        self._lines: queue.Queue[logging.LogRecord] = queue.Queue(LINES)
         self._dropped = 0
         threading.Thread(target=self._write, daemon=True, name="pepcore-log").start()
 
@@ -64,19 +66,28 @@ class _Writer(logging.Handler):
             record.__dict__.setdefault("fields", {})["lines_dropped"] = self._dropped
             self._dropped = 0
         try:
-            self._lines.put_nowait(self.format(record).encode() + b"\n")
+            self._lines.put_nowait(record)
         except queue.Full:
             self._dropped += 1
 
     def _write(self) -> None:
         while True:
-            line = self._lines.get()
-            try:
-                while line:
-                    line = line[os.write(2, line) :]
-            except OSError:  # a closed pipe or a full disk: the line is lost
-                pass
-            self._lines.task_done()
+            self._put_out(self._lines.get())
+            while True:
+                time.sleep(LINGER_S)
+                if self._lines.empty():
+                    break
+                while not self._lines.empty():  # nobody else takes lines out
+                    self._put_out(self._lines.get())
+
+    def _put_out(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record).encode() + b"\n"
+            while line:
+                line = line[os.write(2, line) :]
+        except Exception:  # a closed pipe, a full disk, what cannot be told: the line is lost, and the thread goes on
+            pass
+        self._lines.task_done()
 
     def drain(self, seconds: float) -> None:
         """Wait for the last lines, but not for ever."""
@@ -92,6 +103,7 @@ def start() -> None:
     _log.handlers[:] = [handler]
     _log.propagate = False
     _log.setLevel(logging.INFO)
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # nothing says them
     logging.raiseExceptions = False  # a full disk or a closed pipe must not reach the loop
 
 

@@ -226,8 +226,8 @@ class Recording:
             )  # fmt: skip
             self.write(entry, Keep.lossy)
 
-    def on_disk(self, entry: entries.Entry) -> asyncio.Future[str]:
-        """Append an entry; "" once it is on disk, or why it is not."""
+    def on_disk(self, kind: type[entries.Rare], **members: Any) -> asyncio.Future[str]:
+        """Append one entry of this kind, with the times of now; "" once it is on disk, or why it is not."""
         said: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
         def done(_index: int, error: OSError | None) -> None:
@@ -236,7 +236,7 @@ class Recording:
 
         if self.writer is None:
             said.set_result("")
-        elif not self.writer.append(entry, Keep.durable, done):
+        elif not self.writer.append(kind(**entries.times(), **members), Keep.durable, done):
             said.set_result("the record takes nothing more")
         return said
 
