@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t, uint8_t
 
 from cpython.object cimport PyObject
 
+from .asked cimport Asked
 from .clocks cimport Clocks
 from .counts cimport Counts
 from .page cimport Page
@@ -15,7 +16,7 @@ cdef struct Entry:              # 64 bytes: one cache line
     PyObject* subject           # all owned; verdict NULL: a hole
     PyObject* action
     PyObject* resource
-    PyObject* context           # a dict of exact str to exact str, int or bool; NULL: none
+    PyObject* rest              # a dict of exact str to exact str, int or bool; (chain, that or None); NULL: none
     PyObject* verdict
     int64_t expires             # CLOCK_BOOTTIME
     uint64_t revision           # read before the PDP was asked
@@ -38,10 +39,9 @@ cdef class Local:
     cdef readonly uint64_t hits
     cdef readonly uint64_t misses
     cdef readonly uint64_t evictions
-    cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept
+    cdef Entry* find(self, const Asked* q) noexcept
     cdef bint stands(self, Entry* e) noexcept
     cdef void compare(self, int64_t now, int64_t wall_ms) noexcept
-    cdef object ask(self, object s, object a, object r, object context)
-    cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1
-    cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,
-                   int64_t now) noexcept
+    cdef object ask(self, object s, object a, object r, object context, object chain)
+    cdef int keep(self, const Asked* q, Verdict v) except -1
+    cdef int place(self, const Asked* q, int64_t now) noexcept

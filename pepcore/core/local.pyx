@@ -1,9 +1,10 @@
 """The table in front of a PEP, embedded or a daemon's: a hit costs no more than `functools.lru_cache`.
 
-Promises: an answer is served only for equal strings and a context of equal keys, exact types and values (1 is not
-True), before it expires on CLOCK_BOOTTIME, while nothing that it hangs on was revoked and, where the page is a daemon's,
+Promises: an answer is served only for equal strings, a context of equal keys, exact types and values (1 is not True),
+and the same chain, before it expires on CLOCK_BOOTTIME, while nothing that it hangs on was revoked and, where the page is a daemon's,
 while that daemon renews its lease. A lookup probes one set of 8 whatever the keys are; memory is bounded: long keys and
-answers that may not be kept are not. A context with other values than str, int and bool is asked every time.
+answers that may not be kept are not. A context with other values than str, int and bool is asked every time, as is
+whatever has a `not_after` or a `min_revision`, or names somebody by more than a string.
 Never: runs Python code on a hit, so that a hit is atomic under the GIL; keeps a reference to a context that its
 caller can change; builds a permit (it keeps what `verdict.settle` built).
 `check` is exported as it is: one Python method around it would cost more than the lookup.
@@ -17,13 +18,13 @@ from cpython.dict cimport PyDict_Copy
 from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from cpython.tuple cimport PyTuple_CheckExact, PyTuple_GET_SIZE
+from cpython.list cimport PyList_AsTuple, PyList_CheckExact
 from cpython.unicode cimport PyUnicode_CheckExact, PyUnicode_GET_LENGTH
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from .asked cimport PyDict_GET_SIZE, context_hash, mix, same_context, same_str, str_hash
+from .asked cimport Asked, read, same_rest, same_str
 from . cimport forks
 from .clocks cimport CLOCK_REALTIME_COARSE, boottime, unix_ms, wall_was_set
 from .counts cimport COUNTED, Counts, counted
@@ -35,19 +36,24 @@ cdef enum:
     MAX_SETS = 1 << 20
 
 
-cdef inline bint is_key(const Entry* e, uint64_t hash, PyObject* s, PyObject* a, PyObject* r,
-                        PyObject* context) noexcept:
+cdef inline bint is_key(const Entry* e, const Asked* q) noexcept:
     return (
-        e.hash == hash and e.verdict != NULL and same_str(e.subject, s) and same_str(e.action, a)
-        and same_str(e.resource, r) and same_context(e.context, context)
+        e.hash == q.hash and e.verdict != NULL and same_str(e.subject, q.subject) and same_str(e.action, q.action)
+        and same_str(e.resource, q.resource) and same_rest(e.rest, q)
     )
 
 
-cdef Py_ssize_t text_of(object s, object a, object r, object context) except -1:
+cdef Py_ssize_t text_of(const Asked* q) except -1:
     """Characters that a key would hold on to; an int counts by its size."""
-    cdef Py_ssize_t n = PyUnicode_GET_LENGTH(s) + PyUnicode_GET_LENGTH(a) + PyUnicode_GET_LENGTH(r)
-    if context is not None:
-        for key, value in (<dict> context).items():
+    cdef Py_ssize_t n = (
+        PyUnicode_GET_LENGTH(<object> q.subject) + PyUnicode_GET_LENGTH(<object> q.action)
+        + PyUnicode_GET_LENGTH(<object> q.resource)
+    )
+    if q.chain != NULL:
+        for member in <tuple> q.chain:
+            n += PyUnicode_GET_LENGTH(member)
+    if q.context != NULL:
+        for key, value in (<dict> q.context).items():
             n += PyUnicode_GET_LENGTH(key)
             if PyUnicode_CheckExact(value):
                 n += PyUnicode_GET_LENGTH(value)
@@ -63,7 +69,7 @@ cdef void drop(Entry* e) noexcept:
     Py_XDECREF(old.subject)
     Py_XDECREF(old.action)
     Py_XDECREF(old.resource)
-    Py_XDECREF(old.context)
+    Py_XDECREF(old.rest)
     Py_XDECREF(old.verdict)
 
 
@@ -96,98 +102,63 @@ cdef class Local:
     @cython.embedsignature.format("clinic")
     def check(self, subject, action, resource, context=None, *, on_behalf_of=(), not_after=None, min_revision=None):
         """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
-        cdef PyObject* c = NULL
-        cdef uint64_t of_context = 0
+        cdef Asked q
         cdef Entry* e
+        if PyList_CheckExact(on_behalf_of):
+            on_behalf_of = PyList_AsTuple(on_behalf_of)
         if (
             not_after is not None or min_revision is not None
-            or not PyTuple_CheckExact(on_behalf_of) or PyTuple_GET_SIZE(on_behalf_of) != 0
-            or not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
-            or not PyUnicode_CheckExact(resource)
+            or not read(&q, <PyObject*> subject, <PyObject*> action, <PyObject*> resource, <PyObject*> context,
+                        <PyObject*> on_behalf_of)
         ):
             return self.miss(subject, action, resource, context, on_behalf_of, not_after, min_revision)
-        if context is not None:
-            c = <PyObject*> context
-            of_context = context_hash(c)
-            if of_context == 0:
-                return self.miss(subject, action, resource, context, on_behalf_of, not_after, min_revision)
-            if PyDict_GET_SIZE(c) == 0:
-                c, of_context = NULL, 0
-        e = self.find(
-            mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
-                <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
-            <PyObject*> subject, <PyObject*> action, <PyObject*> resource, c,
-        )
+        e = self.find(&q)
         if e != NULL:
             self.hits += 1
             return <object> e.verdict
-        return self.ask(subject, action, resource, None if c == NULL else context)
+        return self.ask(subject, action, resource, None if q.context == NULL else context, on_behalf_of)
 
-    def look(self, subject, action, resource, context=None):
+    def look(self, subject, action, resource, context=None, chain=()):
         """The answer that stands here, or None. For callers who ask by themselves, and then `put` what they were told."""
-        cdef PyObject* c = NULL
-        cdef uint64_t of_context = 0
+        cdef Asked q
         cdef Entry* e
-        if (
-            not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
-            or not PyUnicode_CheckExact(resource)
-        ):
+        if not read(&q, <PyObject*> subject, <PyObject*> action, <PyObject*> resource, <PyObject*> context,
+                    <PyObject*> chain):
             return None
-        if context is not None:
-            c = <PyObject*> context
-            of_context = context_hash(c)
-            if of_context == 0:
-                return None
-            if PyDict_GET_SIZE(c) == 0:
-                c, of_context = NULL, 0
-        e = self.find(
-            mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
-                <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
-            <PyObject*> subject, <PyObject*> action, <PyObject*> resource, c,
-        )
+        e = self.find(&q)
         if e == NULL:
             self.misses += 1
             return None
         self.hits += 1
         return <object> e.verdict
 
-    def put(self, subject, action, resource, context, Verdict verdict not None):
+    def put(self, subject, action, resource, context, Verdict verdict not None, chain=()):
         """Keep what was answered to these, if it may be kept. `context` is a dict that nobody else changes, or None."""
-        cdef uint64_t of_context = 0
+        cdef Asked q
         if (
-            not PyUnicode_CheckExact(subject) or not PyUnicode_CheckExact(action)
-            or not PyUnicode_CheckExact(resource)
+            read(&q, <PyObject*> subject, <PyObject*> action, <PyObject*> resource, <PyObject*> context,
+                 <PyObject*> chain)
+            and text_of(&q) <= MAX_TEXT
         ):
-            return
-        if context is not None:
-            of_context = context_hash(<PyObject*> context)
-            if of_context == 0:
-                return
-            if not context:
-                context, of_context = None, 0
-        if text_of(subject, action, resource, context) <= MAX_TEXT:
-            self.keep(
-                mix(<uint64_t> str_hash(<PyObject*> subject), <uint64_t> str_hash(<PyObject*> action),
-                    <uint64_t> str_hash(<PyObject*> resource) ^ of_context),
-                subject, action, resource, context, verdict,
-            )
+            self.keep(&q, verdict)
 
-    cdef Entry* find(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context) noexcept:
+    cdef Entry* find(self, const Asked* q) noexcept:
         """The entry of this question if it still stands, or NULL."""
-        cdef Entry* e = self.entries + (hash & self.mask) * WAYS
+        cdef uint64_t set = q.hash & self.mask
+        cdef Entry* e = self.entries + set * WAYS
         cdef int64_t now
         cdef int way
         if self.life != forks.life[0]:
             return NULL
         for way in range(WAYS):
-            if is_key(e, hash, s, a, r, context):
+            if is_key(e, q):
                 now = boottime()
                 self.compare(now, unix_ms(CLOCK_REALTIME_COARSE))
                 if e.expires <= now or not self.stands(e) or not live(self.page, now):
                     return NULL
-                self.sets[hash & self.mask].visited |= 1 << way
+                self.sets[set].visited |= 1 << way
                 if self.counts is not None:
-                    counted(self.counts, (hash & self.mask) * WAYS + way)
+                    counted(self.counts, set * WAYS + way)
                 return e
             e += 1
         return NULL
@@ -220,57 +191,56 @@ cdef class Local:
         """Tell what the clocks say: a wall clock that was set ends every entry, whose windows were measured on it."""
         self.compare(now, wall_ms)
 
-    cdef object ask(self, object s, object a, object r, object context):
+    cdef object ask(self, object s, object a, object r, object context, object chain):
         """Ask, and keep the answer under a copy of the context that was asked about."""
-        cdef uint64_t of_context = 0
-        cdef object copy = None
+        cdef object copy = None if context is None else PyDict_Copy(context)
+        cdef Asked q
         self.misses += 1
-        if context is not None:
-            copy = PyDict_Copy(context)
-            of_context = context_hash(<PyObject*> copy)
-            if of_context == 0:
-                return self.miss(s, a, r, copy, (), None, None)
-        said = self.miss(s, a, r, copy, (), None, None)
+        said = self.miss(s, a, r, copy, chain, None, None)
         if type(said) is Verdict:
-            self.put(s, a, r, copy, <Verdict> said)
+            self.put(s, a, r, copy, <Verdict> said, chain)
         return said
 
-    cdef int keep(self, uint64_t hash, object s, object a, object r, object context, Verdict v) except -1:
+    cdef int keep(self, const Asked* q, Verdict v) except -1:
         """Keep an answer that will still be asked for: no fault, some lifetime, at the page's revision."""
-        cdef Set* state = self.sets + (hash & self.mask)
-        cdef PyObject* c = NULL if context is None else <PyObject*> context
+        cdef uint64_t set = q.hash & self.mask
+        cdef object rest = None
         cdef Verdict shared = cached_copy(v)
         cdef Entry* e
         cdef int64_t now = boottime()
         cdef int place
         if self.life != forks.life[0] or v.fault != 0 or v.kept_ns <= now or v.boot != self.page.boot or not self.page.untouched(v.stamps, v.revision):
             return 0
-        place = self.place(hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c, now)
-        e = self.entries + (hash & self.mask) * WAYS + place
+        if q.chain != NULL:
+            rest = (<object> q.chain, None if q.context == NULL else <object> q.context)
+        elif q.context != NULL:
+            rest = <object> q.context
+        place = self.place(q, now)
+        e = self.entries + set * WAYS + place
         drop(e)                         # may run a finalizer, and that may have changed the page
         if v.boot != self.page.boot:
             return 0
-        state.visited &= ~(1 << place)
+        self.sets[set].visited &= ~(1 << place)
         if self.counts is not None:
-            self.counts.put((hash & self.mask) * WAYS + place, v.number)
-        Py_INCREF(s)
-        Py_INCREF(a)
-        Py_INCREF(r)
+            self.counts.put(set * WAYS + place, v.number)
+        Py_INCREF(<object> q.subject)
+        Py_INCREF(<object> q.action)
+        Py_INCREF(<object> q.resource)
         Py_INCREF(shared)
-        if c != NULL:
-            Py_INCREF(context)
-        e.hash, e.subject, e.action, e.resource, e.context = hash, <PyObject*> s, <PyObject*> a, <PyObject*> r, c
+        if rest is not None:
+            Py_INCREF(rest)
+        e.hash, e.subject, e.action, e.resource = q.hash, q.subject, q.action, q.resource
+        e.rest = NULL if rest is None else <PyObject*> rest
         e.expires, e.revision, e.verdict = v.kept_ns, v.revision, <PyObject*> shared
         return 0
 
-    cdef int place(self, uint64_t hash, PyObject* s, PyObject* a, PyObject* r, PyObject* context,
-                   int64_t now) noexcept:
+    cdef int place(self, const Asked* q, int64_t now) noexcept:
         """The way for an answer: that of the same question, one that is dead, or what the hand finds not visited."""
-        cdef Entry* set = self.entries + (hash & self.mask) * WAYS
-        cdef Set* state = self.sets + (hash & self.mask)
+        cdef Entry* set = self.entries + (q.hash & self.mask) * WAYS
+        cdef Set* state = self.sets + (q.hash & self.mask)
         cdef int way, dead = -1
         for way in range(WAYS):
-            if is_key(set + way, hash, s, a, r, context):
+            if is_key(set + way, q):
                 return way
             if set[way].verdict == NULL or set[way].expires <= now or not self.stands(&set[way]):
                 dead = way

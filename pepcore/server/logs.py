@@ -8,6 +8,7 @@ are dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -81,12 +82,11 @@ class _Writer(logging.Handler):
                     self._put_out(self._lines.get())
 
     def _put_out(self, record: logging.LogRecord) -> None:
-        try:
+        # a closed pipe, a full disk, what cannot be told: the line is lost, and the thread goes on
+        with contextlib.suppress(Exception):
             line = self.format(record).encode() + b"\n"
             while line:
                 line = line[os.write(2, line) :]
-        except Exception:  # a closed pipe, a full disk, what cannot be told: the line is lost, and the thread goes on
-            pass
         self._lines.task_done()
 
     def drain(self, seconds: float) -> None:

@@ -66,14 +66,19 @@ def test_a_revoke_ends_what_hangs_on_it_in_every_process_and_leaves_the_rest(ser
 def test_a_revoke_of_a_chain_member_ends_what_was_done_on_its_behalf(serve):
     client = connect(serve(READERS))
 
-    def hits() -> bool:
+    def asked() -> pepcore.Verdict:
         verdict = client.check("Agent::x", "read", "Document::1", on_behalf_of=["User::ann"])
         assert verdict
-        return verdict.cached
+        return verdict
+
+    def hits() -> bool:
+        return asked().cached
 
     assert [hits(), hits()] == [False, True]
+    assert asked() is asked(), "it is served in this process"
     client.revoke(subject="User::bob")
     assert hits()
+    assert asked() is asked(), "it is served in this process"
     client.revoke(subject="User::ann")
     assert not hits()
 
@@ -98,6 +103,8 @@ def test_a_revoke_of_a_role_drops_the_permits_of_its_members_and_one_of_a_policy
 def test_a_block_denies_the_subject_and_whoever_acts_on_its_behalf_until_it_is_lifted(serve):
     client = connect(serve(READERS))
     asked(client, "Agent::x", "read", "Document::1")
+    for _ in range(3):
+        assert client.check("User::ann", "read", "Document::1", on_behalf_of=["Agent::y", "Agent::x"])
     client.block("Agent::x", reason="its key was stolen")
     for chain in ((), ("User::ann",)):
         verdict = client.check("Agent::x", "read", "Document::1", on_behalf_of=chain)

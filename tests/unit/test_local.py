@@ -157,10 +157,49 @@ def test_whatever_is_not_plain_is_asked_every_time(local: Local, pdp: Pdp, quest
     assert local.usage()["entries"] == 0
 
 
+@pytest.mark.parametrize("context", [None, {"a": 1}])
+def test_a_chain_is_kept_as_it_is_asked(local: Local, pdp: Pdp, context: dict[str, Any] | None) -> None:
+    chains: list[Any] = [
+        (), ("User::bob",), ("User::boc",), ("User::bob", "User::eve"), ("User::eve", "User::bob"), ("User::alice",)
+    ]  # fmt: skip
+    for n, chain in enumerate(chains):
+        assert not local.check(*ALICE, context, on_behalf_of=chain).cached
+        assert local.check(*ALICE, context, on_behalf_of=chain).id == f"{n + 1:016x}"
+    for n, chain in enumerate(chains):
+        assert local.check(*ALICE, context and dict(context), on_behalf_of=list(chain)).id == f"{n + 1:016x}"
+        assert not local.check(*ALICE, {"a": 2}, on_behalf_of=chain).cached
+    assert len(pdp.asked) == 2 * len(chains)
+
+
+def test_a_context_is_not_taken_for_a_chain(local: Local, pdp: Pdp) -> None:
+    local.check(*ALICE, on_behalf_of=("User::bob",))
+    assert not local.check(*ALICE, {"User::bob": 1}).cached
+    assert not local.check(*ALICE).cached
+    assert local.check(*ALICE, on_behalf_of=("User::bob",)).cached
+    assert len(pdp.asked) == 3
+
+
 @pytest.mark.parametrize(
-    "bound", [{"not_after": 2e9}, {"min_revision": (1, 0)}, {"on_behalf_of": ("User::bob",)}, {"on_behalf_of": []}]
+    "chain", [("User::bob",) * 17, ("User::bob", {"type": "User", "id": "x"}), (7,), "User::bob", {"User::bob"}, None]
 )
-def test_a_request_with_bounds_or_a_chain_is_asked(local: Local, pdp: Pdp, bound: dict[str, Any]) -> None:
+def test_a_chain_that_is_not_plain_is_asked_every_time(local: Local, pdp: Pdp, chain: Any) -> None:
+    assert not local.check(*ALICE, on_behalf_of=chain).cached
+    assert not local.check(*ALICE, on_behalf_of=chain).cached
+    assert local.usage()["entries"] == 0
+
+
+def test_a_chain_is_let_go_with_its_entry(local: Local, pdp: Pdp) -> None:
+    chain = ("User::" + "bob" * 20,)
+    held = sys.getrefcount(chain)
+    local.check(*ALICE, {"a": 1}, on_behalf_of=chain)
+    pdp.asked.clear()
+    assert sys.getrefcount(chain) == held + 1
+    local.clear()
+    assert sys.getrefcount(chain) == held
+
+
+@pytest.mark.parametrize("bound", [{"not_after": 2e9}, {"min_revision": (1, 0)}])
+def test_a_request_with_bounds_is_asked(local: Local, pdp: Pdp, bound: dict[str, Any]) -> None:
     local.check(*ALICE)
     assert not local.check(*ALICE, **bound).cached
     assert local.check(*ALICE, on_behalf_of=(), not_after=None, min_revision=None).cached

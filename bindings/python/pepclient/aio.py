@@ -1,10 +1,9 @@
 """The client of the daemon for asyncio: one connection, many questions in flight.
 
 Promises: as `client.py`: no call raises for a deny, a fault or a malformed question; one deadline bounds a call; a
-kept connection that proves dead is replaced once. A cancelled call ends alone.
-An answer is kept in this process as the daemon allows, under its page.
-Never: blocks the event loop; keeps an answer without a page; shares a connection between two event loops or two
-processes.
+kept connection that proves dead is replaced once. A cancelled call ends alone. An answer is kept in this process as the
+daemon allows, under its page.
+Never: blocks the loop; keeps an answer without a page; shares a connection between two event loops or two processes.
 """
 
 from __future__ import annotations
@@ -85,13 +84,14 @@ class AsyncClient(AsyncAdministration):
         min_revision: MinRevision | None = None,
     ) -> Verdict:
         """Whether `subject` may do `action` on `resource`. The answer is `bool(verdict)`; it never raises."""
-        bare = not on_behalf_of and not_after is None and min_revision is None
-        if bare and (kept := self._kept.look(subject, action, resource, context)) is not None:
+        chain = tuple(on_behalf_of) if isinstance(on_behalf_of, list) else on_behalf_of
+        bare = not_after is None and min_revision is None
+        if bare and (kept := self._kept.look(subject, action, resource, context, chain)) is not None:
             return kept
         asked = dict(context) if isinstance(context, dict) else context  # the caller may change its own meanwhile
-        verdict = await self._miss(subject, action, resource, asked, on_behalf_of, not_after, min_revision)
+        verdict = await self._miss(subject, action, resource, asked, chain, not_after, min_revision)
         if bare:
-            self._kept.put(subject, action, resource, asked, verdict)
+            self._kept.put(subject, action, resource, asked, verdict, chain)
         return verdict
 
     async def _miss(
