@@ -130,7 +130,11 @@ class Administration:
             raise Refused("takeover", f"uid `{uid}` is not the one that this daemon runs as")
         if service.successor is not None:
             raise Overloaded("takeover", "another daemon takes over already")
-        service.successor = Successor(connection, ask.id)
+        try:  # while the connection is there, its process is the one that the kernel named
+            process = os.pidfd_open(connection.peer.pid)
+        except OSError:  # it has gone, or is of another pid namespace
+            process = -1
+        service.successor = Successor(connection, ask.id, process)
         service.stop()
 
     def open(self) -> None:

@@ -1,16 +1,18 @@
 """From one daemon to the next without a lost request: `pepcore serve --takeover` (DESIGN, D3 fencing, invariant 17).
 
-    successor: loads, warms up, tests the journal ──asks on the administration socket──► predecessor: accepts and reads
-    nobody more, answers what was sent, joins the thread that renews its lease and zeroes it, closes its record, and
+    successor: loads, warms up, tests the journal ──asks on the administration socket──► predecessor: joins the thread
+    that renews its lease and zeroes it, accepts and reads nobody more, answers what was sent, closes its record, and
     only then ──sends its listening sockets, its locks, what it has of leases and blocks──► successor: saves the blocks,
     opens the record, binds its address ──can serve──► predecessor: ends ──it is yours──► successor: listens. Who is
     connected finds the end of the stream, connects again and is in the backlog already.
 
 Promises: when the lock is passed, the predecessor answers no question, has nothing on its way to the disk, and no page
 of it is believed; nobody acknowledges for both, nor before what the predecessor itself had to wait for. A successor
-that goes, or is too slow, before it can serve leaves a predecessor that serves on; one that was not told that all is
-its own serves nobody. Leases are passed on as those of holders who stop within their grace, unless they come and ask.
-Never: passes what a client said; takes over from a daemon of another user.
+that goes before it can serve leaves a predecessor that serves on, and one that says nothing for too long is killed; one
+that was not told that all is its own serves nobody. A peer that does not take its replies holds nobody up. Leases are
+passed on as those of holders who stop within their grace, unless they come and ask.
+Never: passes what a client said; takes over from a daemon of another user; signals a process that it does not know
+from the kernel as the one that asked.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import socket
 import struct
 from pathlib import Path
@@ -39,8 +43,10 @@ if TYPE_CHECKING:
     from .service import Service
 
 PATIENCE_S = 30.0
-PREPARED_S = 10.0
+PREPARED_S = 4.0
 """How long a successor that has everything may take until it can serve: meanwhile nobody does."""
+UNREAD_S = 0.1
+"""How long a peer may leave its replies where they are before a hand-over goes on without it."""
 REOPENED_S = 5.0
 """How long the record of a successor that has gone may still be locked."""
 READY, YOURS = 2, 3
@@ -51,10 +57,11 @@ _HEADER = struct.Struct("<IIBBHIQ")
 
 
 class Successor(msgspec.Struct, frozen=True):
-    """Who waits to take over, and the request to answer."""
+    """Who waits to take over, and the request to answer. `process` is its pidfd; -1: it cannot be had."""
 
     connection: Any
     request: int
+    process: int
 
 
 class HeldBefore(msgspec.Struct, frozen=True):
@@ -106,18 +113,11 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     not renewed then."""
     successor: Successor = service.successor
     logs.info("handing over", waiting=service.enforcer.waiting)
+    service.renewal.stop()  # first: what clients answer by themselves afterwards, nobody would count
     accepting.pause()
     administrators.pause()
     service.leaving = service.decides_on = True
-    until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
-    for connection in _others(service, successor):
-        connection.drain()
-    while (left := _others(service, successor)) and clock.now() < until:
-        for connection in left:
-            connection.go_on()
-        await asyncio.sleep(0.002)
-    for connection in left:
-        connection.drop()
+    await _let_go(service, successor)
     await service.administration.settled()
     if successor.connection.lost:
         _go_on(service, administrators, accepting)
@@ -125,7 +125,6 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     if service.endpoint is not None:
         service.endpoint.close()
         service.endpoint = None
-    service.renewal.stop()
     await service.leasing.leave("handed-over")
     service.recording.close()
     if not service.holds():  # nobody takes over what is not ours
@@ -133,7 +132,7 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     handed, state = service.administration.passed_on(tuple(service.leasing.passed_on(clock.now())))
     frame = reply(Op.TAKEOVER, successor.request, 0, pack(handed))
     fds = [accepting.fileno(), administrators.fileno(), place.lock, state]
-    if await asyncio.to_thread(_pass, successor.connection.detach(), frame, fds):
+    if await asyncio.to_thread(_pass, successor.connection.detach(), successor.process, frame, fds):
         place.passed_on()
         return True
     await _reopen(service, place)
@@ -141,8 +140,32 @@ async def hand_over(service: Service, place: Place, administrators: Listener, ac
     return False
 
 
+async def _let_go(service: Service, successor: Successor) -> None:
+    """Answer what was sent, and part with everybody else; all within `daemon.drain`."""
+    now = clock.now()
+    until = now + milliseconds(service.config.daemon.drain) * 1_000_000
+    stuck: dict[Connection, tuple[int, int]] = {}  # bytes that wait to be read, since when
+    for connection in _others(service, successor):
+        connection.drain()
+    while (left := _others(service, successor)) and now < until:
+        for connection in left:
+            queued, since = stuck.get(connection, (0, now))
+            if connection.queued != queued:
+                queued, since = stuck[connection] = connection.queued, now
+            if queued and now - since > UNREAD_S * 1e9:
+                connection.drop()
+            else:
+                connection.go_on()
+        await asyncio.sleep(0.002)
+        now = clock.now()
+    for connection in left:
+        connection.drop()
+
+
 def _go_on(service: Service, administrators: Listener, accepting: Listener) -> None:
     logs.error("the successor has gone: this daemon serves on")
+    if service.successor.process >= 0:
+        os.close(service.successor.process)
     service.successor, service.leaving, service.decides_on = None, False, False
     service.administration.go_on()
     accepting.go_on()
@@ -171,19 +194,30 @@ def _others(service: Service, successor: Successor) -> list[Connection]:
     return [c for c in service.connections if c is not successor.connection]
 
 
-def _pass(sock: socket.socket, frame: bytes, fds: list[int]) -> bool:
+def _pass(sock: socket.socket, process: int, frame: bytes, fds: list[int]) -> bool:
     """Send everything, and wait until the successor can serve. False: it must not, and will not."""
     with sock, contextlib.suppress(OSError):
-        sock.settimeout(PATIENCE_S)
-        sent = socket.send_fds(sock, [frame], fds)
-        if sent < len(frame):  # nothing more to send could already find the other end closed
-            sock.sendall(frame[sent:])
-        sock.settimeout(PREPARED_S)
-        said = sock.recv(_HEADER.size, socket.MSG_WAITALL)
-        if said == header(Op.TAKEOVER, READY, 0):
-            sock.sendall(reply(Op.TAKEOVER, YOURS, 0, b""))
-            return True
+        try:
+            sock.settimeout(PATIENCE_S)
+            sent = socket.send_fds(sock, [frame], fds)
+            if sent < len(frame):  # nothing more to send could already find the other end closed
+                sock.sendall(frame[sent:])
+            sock.settimeout(PREPARED_S)
+            said = sock.recv(_HEADER.size, socket.MSG_WAITALL)
+            if said == header(Op.TAKEOVER, READY, 0):
+                sock.sendall(reply(Op.TAKEOVER, YOURS, 0, b""))
+                return True
+        except TimeoutError:  # it may be stopped, with all our locks in its hands
+            _kill(process)
     return False
+
+
+def _kill(process: int) -> None:
+    """End a process, and wait until it is gone."""
+    if process >= 0:
+        logs.error("the successor says nothing: it is killed")
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+        select.select([process], [], [], REOPENED_S)
 
 
 def observe(service: Service, place: Place) -> None:

@@ -212,8 +212,8 @@ async def live(
             place.leave()
             administrators.close()
             accepting.close()
+            service.renewal.stop()  # first: what clients answer by themselves afterwards, nobody would count
             await drain(service)
-        service.renewal.stop()
         await service.leasing.leave("stopped")
         service.recording.close()
     for task in tasks:

@@ -12,10 +12,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+import raw
 
 import pepcore
 from pepcore.core.frame import header
@@ -89,6 +90,22 @@ def test_hand_over_under_load_loses_no_request_and_flips_no_verdict(serve):
         time.sleep(0.3)
     assert len(seen) > 100
     assert [text for right, text in seen if not right] == []
+
+
+def test_a_peer_that_takes_no_replies_does_not_hold_a_hand_over_up(serve):
+    daemon, seen = serve(READERS), []
+    with raw.Client(daemon.socket, timeout=0.5) as deaf:
+        with suppress(TimeoutError):
+            while True:
+                deaf.send(raw.check(raw.ask("User::deaf"), 1) * 100)
+        with asking(daemon, seen):
+            time.sleep(0.3)
+            began = time.monotonic()
+            succeed(daemon)
+            took = time.monotonic() - began
+            time.sleep(0.2)
+    assert [text for right, text in seen if not right] == []
+    assert took < 4, "`daemon.drain` is 5 s"
 
 
 def test_a_plain_restart_under_load_does_lose_some_and_denies_them(serve):

@@ -35,6 +35,14 @@ import pepcore.server.handover as handover
 from pepcore.server.recording import Recording
 Recording.open = lambda self: time.sleep(3)
 """
+STOPS = """
+import os, signal
+from pepcore.server.recording import Recording
+def opened(self, original=Recording.open):
+    original(self)
+    os.kill(os.getpid(), signal.SIGSTOP)
+Recording.open = opened
+"""
 IMPATIENT = "import pepcore.server.handover as h; h.PREPARED_S = 1.0\n"
 
 
@@ -147,7 +155,7 @@ def test_nobody_who_asks_meanwhile_is_denied_by_a_hand_over_that_is_given_up(
     assert [text for right, text in seen if not right] == []
 
 
-@pytest.mark.parametrize("code", [DIES, HANGS], ids=["dies", "hangs"])
+@pytest.mark.parametrize("code", [DIES, HANGS, STOPS], ids=["dies", "hangs", "is stopped with the record in its hands"])
 def test_a_successor_that_goes_with_everything_in_its_hands_leaves_the_old_daemon_whole(
     serve: Callable[..., Daemon], code: str
 ) -> None:
@@ -157,7 +165,7 @@ def test_a_successor_that_goes_with_everything_in_its_hands_leaves_the_old_daemo
     with pepcore.connect(daemon.socket, deadline=9.0) as client:
         page_of(client)
         ended, _ = successor_of(daemon, before=code)
-        assert ended == (-9 if code == DIES else 3), "what it was given is not its own: it must not serve with that"
+        assert ended == -9, "what it was given is not its own: it must not serve with that"
         goes_on(daemon)
     with urllib.request.urlopen(f"http://{metrics}/readyz", timeout=5) as ready:
         assert ready.read() == b"ok\n"
