@@ -10,6 +10,7 @@ come in between are refused with the last error.
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,11 +24,12 @@ from .heads import Signer
 from .intake import Intake
 from .retention import delete, due, sound
 from .segments import Seal, numbers, seals
-from .waiting import Deadlines, Item
+from .waiting import Deadlines, Item, kind_of
 
 if TYPE_CHECKING:
     from .writer import Plan
 
+_log = logging.getLogger("pepcore")
 RETRY = 0.1
 PIECE = 32
 """Entries that are hashed between two chances for other threads: 0.1 ms, not the interpreter's 5."""
@@ -83,7 +85,7 @@ class Commit:
         if self._given_up and not (now >= self._retry and self._renew()):
             self.refuse(items, self.error)
             return
-        notes = [self._dropped(why, number) for why, number in self._intake.take_dropped().items()]
+        notes = self._counted()
         if notes or items:
             self._write(notes + items)
         waiting = any(item.durable for item in self._unsynced)
@@ -110,6 +112,17 @@ class Commit:
     def forget(self) -> None:
         """In a forked child: the file is the parent's."""
         self._segment.forget()
+
+    def _counted(self) -> list[Item]:
+        """What was lost since the last time, as entries. One that cannot be made does not end the thread."""
+        notes = []
+        for why, number in self._intake.take_dropped().items():
+            try:
+                notes.append(self._dropped(why, number))
+            except Exception as error:
+                fields = {"why": kind_of(error), "count": number}
+                _log.error("what the record has lost cannot be written down", extra={"fields": fields})
+        return notes
 
     def _dropped(self, why: str, number: int) -> Item:
         note = self._note(entries.Dropped(**entries.times(), count=number, why=why))
