@@ -92,7 +92,7 @@ class Recording:
     @property
     def lost(self) -> int:
         """Entries that are not in the record and should be."""
-        return self._dropped + self._writer.lost
+        return self._dropped - self._said + self._writer.lost
 
     def silent(self) -> str:
         """Why nothing can be recorded any more, "": it can. The number of its life differs in a child, whoever forked
@@ -221,9 +221,8 @@ class Recording:
         self._hits(mine, since, now, in_process=True)
         self._dropped += lost + left
         if missing := self._dropped - self._said:
-            why = "too many at one time"
-            if self._append(entries.Dropped(**entries.times(), count=missing, why=why)):
-                self._said += missing
+            self._said += missing
+            self._writer.missed("too many at one time", missing)
 
     def _hits(self, served: list[tuple[int, int]], first: int, last: int, in_process: bool = False) -> None:
         for entry in hits_of(served, self._of, first_ns=first, last_ns=last, in_process=in_process):

@@ -569,6 +569,32 @@ def test_a_full_disk_denies_permits_and_still_takes_denies(shm: Path, disk: Fail
     assert verify(shm / "journal").findings == []
 
 
+def test_on_a_full_disk_what_is_dropped_takes_nothing_of_the_room_for_denies(shm: Path, disk: Failing) -> None:
+    def dropped() -> list[int]:
+        return [each.entry.count for each in of_kind(shm / "journal", Dropped)]  # type: ignore[union-attr]
+
+    with writer(shm / "journal", disk=disk, segment=1 << 30) as one:
+        ask(one, 0).wait()
+        disk.full = True
+        while ask(one, 1).wait().error is None:  # fill what was set aside
+            durable(one, *(decision(1, reason="x" * 60_000) for _ in range(3)))
+        before, lost = one.written, one.lost
+        for _ in range(500):  # one group each
+            assert ask(one, 2).wait().error is not None
+        assert (one.written, one.lost) == (before, lost + 500)
+        assert ask(one, 3, permit=False).wait().error is None
+        assert dropped() == []
+        disk.full = False
+        assert ask(one, 4).wait().error is None
+        assert dropped() == [one.lost], "one entry says it, once there is room"
+        disk.full = True
+        while ask(one, 5).wait().error is None:
+            durable(one, *(decision(5, reason="x" * 60_000) for _ in range(3)))
+    assert sum(dropped()) == one.lost, "the end is said while the disk is full, too"
+    assert len(dropped()) == 2
+    assert verify(shm / "journal").findings == []
+
+
 def test_closing_on_a_broken_disk_tells_everyone(shm: Path, disk: Failing) -> None:
     one = Writer(shm / "journal", Plan(sync_s=60), disk=disk)
     disk.syncs = [EIO] * 50
