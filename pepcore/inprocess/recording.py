@@ -72,6 +72,7 @@ class Recording:
         self.counts = Counts(bytearray(COUNTS_BYTES), self._boot, made=True)
         self.over = False
         """Nothing is taken any more."""
+        self._going = True
         self._dropped = self._said = 0
         self._harvested = _now()
         keys = folder.with_name(f"{folder.name}.keys")
@@ -165,31 +166,34 @@ class Recording:
 
     def _run(self) -> None:
         due = time.monotonic() + EVERY_S
-        going = True
-        while going:
+        while self._going:
             left = due - time.monotonic()
             if left <= 0:
                 self._guarded(self._harvest)
                 due = time.monotonic() + EVERY_S
                 continue
             try:
-                going = self._take(self._queue.get(timeout=left))
+                self._take(self._queue.get(timeout=left))
             except Empty:
                 continue
-        while not self._queue.empty():
-            self._take(self._queue.get())
+        self._take_all()
         self._guarded(self._harvest)
         self._guarded(self._append, entries.Stop(**entries.times(), boot=self._boot))
         if not self._writer.close():
             _log.error("the end of the record is not on disk")
 
-    def _take(self, item: Told | _Entry | None) -> bool:
-        """Write one; False: it is the end."""
+    def _take_all(self) -> None:
+        """Write what waits now; what comes meanwhile has its turn."""
+        for _ in range(self._queue.qsize()):
+            self._take(self._queue.get())
+
+    def _take(self, item: Told | _Entry | None) -> None:
+        """Write one; None is the end."""
+        self._going = self._going and item is not None
         if isinstance(item, _Entry):
             self._guarded(self._append, item.entry, item.done)
         elif item is not None:
             self._guarded(self._decision, item)
-        return item is not None
 
     def _decision(self, told: Told) -> None:
         self._append(entry_of(self._recorder, told))
@@ -214,6 +218,7 @@ class Recording:
         with self._lock:
             found, lost = self._cache.harvest(now)
         mine, left = self.counts.harvest()
+        self._take_all()  # the decisions that these were served from
         since, self._harvested = self._harvested, now
         served = [(number, many) for number, _partition, many, _first, _last in found]
         first, last = min((each[3] for each in found), default=since), max((each[4] for each in found), default=now)

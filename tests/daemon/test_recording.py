@@ -35,6 +35,15 @@ def _sync(self, file, original=Disk.sync):
     original(self, file)
 Disk.sync = _sync
 """
+LATE = """
+import asyncio
+import pepcore.server.hits as hits, pepcore.server.recording as recording
+def soon(self):
+    if not self._flushing:
+        self._flushing = True
+        asyncio.get_running_loop().call_later(0.5, self._flush)
+hits.EVERY_S, recording.Recording._soon = 0.05, soon
+"""
 
 
 def connect(daemon: Daemon, point: str | None = None) -> pepcore.Client:
@@ -226,6 +235,27 @@ def test_hits_name_a_decision_on_record_whoever_asked_first(serve: Callable[...,
         assert (first.cached, again.cached) == (False, True)
     (hits,) = wait(daemon, bool, entries.Hits)
     assert [each.decision for each in decisions(daemon, 1)] == [hits.served[0][0]] == [again.number]
+
+
+def test_hits_stand_behind_the_decisions_that_they_were_served_from(make: Callable[..., Daemon]) -> None:
+    daemon = make(READERS, before=LATE).ready()
+    questions = [("User::ann", "read", f"Doc::{n}") for n in range(50)]
+    with connect(daemon) as pep:
+        for _ in range(3):
+            assert all(pep.check_many(questions))
+        for _ in range(5):
+            assert pep.check("User::ann", "read", "Doc::x")
+        wait(daemon, lambda found: sum(each.count for each in found) >= 104, entries.Hits)
+    assert daemon.stop() == 0
+    found = recorded(daemon, entries.Hits)
+    assert {each.in_process for each in found} == {True, False}
+    decided: set[int] = set()
+    for each in recorded(daemon, entries.Hits | entries.Decision):
+        if isinstance(each, entries.Decision):
+            decided.add(each.decision)
+        else:
+            assert {number for number, _ in each.served} <= decided
+    assert len(decided) == 51
 
 
 def test_an_answer_that_came_too_late_for_who_asked_is_on_record_where_others_are_served_by_it(
