@@ -57,6 +57,7 @@ class Recording:
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
         self._unsigned = self._doubt = ""
+        self._failing: OSError | None = None
         self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
@@ -90,7 +91,15 @@ class Recording:
             self.writer.missed(why, number)
 
     def look(self) -> None:
-        """Say once when no head can be signed, and once when it can again; and once when a segment was changed."""
+        """Say once when nothing can be written, or no head signed, and once when it can again; and once when a segment
+        was changed."""
+        failing = self.writer.error if self.writer is not None else None
+        if failing is not None and self._failing is None:
+            why = failing.strerror or str(failing)
+            logs.error("the record cannot be written: what is not durable goes on, and is counted as lost", why=why)
+        elif failing is None and self._failing is not None:
+            logs.info("the record is written again", lost=self.numbers()["lost"])
+        self._failing = failing
         unsigned = self.writer.unsigned if self.writer is not None else ""
         if unsigned and not self._unsigned:
             logs.error(

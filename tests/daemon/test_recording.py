@@ -35,6 +35,11 @@ def _sync(self, file, original=Disk.sync):
     original(self, file)
 Disk.sync = _sync
 """
+FULL = """
+import os
+from pepcore.audit.growing import Growing
+Growing.room = lambda self, length, original=Growing.room: not os.path.exists({file!r}) and original(self, length)
+"""
 LATE = """
 import asyncio
 import pepcore.server.hits as hits, pepcore.server.recording as recording
@@ -124,6 +129,31 @@ def test_a_durable_point_gets_a_permit_only_once_it_is_on_disk(
         while not again():
             assert time.monotonic() < end, "it never recovers"
         assert (other.stats()["record"]["failing"], other.stats()["ready"]) == (0, True)
+
+
+@pytest.mark.parametrize("keep", ["buffered", "lossy"])
+def test_a_record_that_cannot_be_written_is_in_the_log_once_when_it_begins_and_once_when_it_ends(
+    make: Callable[..., Daemon], tmp_path: Path, keep: str
+) -> None:
+    fails = tmp_path / "fails"
+    config = f'[points.shop]\nrecord = "{keep}"\n'
+    before = FULL.format(file=str(fails)) + "import pepcore.server.hits as h; h.EVERY_S = 0.05\n"
+    daemon = make(READERS, config, before=before).ready()
+    begins = "the record cannot be written: what is not durable goes on, and is counted as lost"
+    ends = "the record is written again"
+    with connect(daemon, "shop") as pep:
+        assert pep.check("User::ann", "read", "Doc::0")
+        decisions(daemon, 1)
+        fails.touch()
+        for n in range(1, 6):
+            assert pep.check("User::ann", "read", f"Doc::{n}"), "it goes on"
+            said = daemon.wait_for(begins)
+            time.sleep(0.1)
+        assert (said["level"], said["why"]) == ("error", "the disk is full")
+        assert daemon.events(ends) == []
+        fails.unlink()
+        assert daemon.wait_for(ends)["lost"] >= 5, "also where nobody asks any more"
+    assert len(daemon.events(begins)) == len(daemon.events(ends)) == 1
 
 
 def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon]) -> None:
