@@ -9,11 +9,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+import pytest
 from frames import HELLO
 from journal import decisions, recorded, wait
 from raw import Client, Verdict, ask, frame, pack
-from running import Daemon
+from running import NOBODY, Daemon
 
+from pepcore import cli
 from pepcore.audit import entries
 
 DURABLE = '[points.pay]\nrecord = "durable"\n'
@@ -64,3 +66,26 @@ def test_counts_without_reason_end_neither_the_record_nor_the_statistics(serve: 
     assert daemon.events("the record ends: nothing more is written") == []
     assert daemon.stop() == 0
     assert sum(each.count for each in recorded(daemon, entries.Dropped)) == 4 << 24
+
+
+def test_hits_of_decisions_that_another_point_was_told_change_nothing_in_a_replay(
+    serve: Callable[..., Daemon], capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon = serve()
+    with daemon.client(point="shop") as client:
+        client.ask()
+    (theirs,) = decisions(daemon, 1)
+    with counting(daemon, "mine") as (one, words):
+        one.ask(ask(resource="Document::b"))
+        mine = decisions(daemon, 2)[1]
+        words[PAIRS], words[PAIRS + 1] = theirs.decision, 1000
+        words[PAIRS + 2], words[PAIRS + 3] = mine.decision, 10
+        words[PAIRS + 4], words[PAIRS + 5] = mine.decision, 20
+        words[MARKS] = 7
+        (hits,) = wait(daemon, bool, entries.Hits)
+    assert (sorted(hits.served), hits.count) == (sorted([(theirs.decision, 1000), (mine.decision, 30)]), 1030)
+    daemon.policies.write_text(NOBODY)
+    assert cli.main(["replay", "--policies", str(daemon.policies), "--config", str(daemon.config)]) == 1
+    said = capfd.readouterr().out
+    assert "2 of 2 decisions change (32 of 32 with" in said
+    assert "1000 hits name a decision of another peer, and are left out" in said
