@@ -30,7 +30,8 @@ from .recordconfig import Record
 
 IN_ONE = 1024
 """Most decisions whose hits stand in one entry."""
-LARGEST = (1 << 63) - 1
+MOST = ((1 << 63) - 1) // IN_ONE
+"""Hits of one decision in an entry: their sum has its place in it, too."""
 FIXED = 40
 """Bytes of a verdict's body before its payload."""
 DISCHARGED = frozenset({"window", "rate", "notify"})
@@ -105,8 +106,12 @@ def entry_of(recorder: Recorder, told: Told) -> entries.Decision:
 
 
 def hits_of(served: Sequence[tuple[int, int]], of: Partition, **members: Any) -> Iterator[entries.Hits]:
-    """The entries of what was served as (decision, count). `members`: the others of `Hits`."""
-    for at in range(0, len(served), IN_ONE):
-        some = tuple(served[at : at + IN_ONE])
-        count = min(LARGEST, sum(count for _, count in some))  # a client may misstate its own
+    """The entries of what was served as (decision, count), each decision once. `members`: the others of `Hits`."""
+    merged: dict[int, int] = {}
+    for number, count in served:  # one that left its place and came back is twice in it
+        merged[number] = min(MOST, merged.get(number, 0) + count)
+    each = list(merged.items())
+    for at in range(0, len(each), IN_ONE):
+        some = tuple(each[at : at + IN_ONE])
+        count = sum(count for _, count in some)
         yield entries.Hits(**entries.times(), served=some, count=count, uid=of.uid, point=of.point, **members)

@@ -25,6 +25,8 @@ from pepcore.audit.reader import read
 from pepcore.audit.verify import verify
 from pepcore.cli import main
 from pepcore.core import forks
+from pepcore.inprocess import recording
+from pepcore.inprocess.recording import Recording
 from tests.conftest import POLICIES
 from tests.test_embedded import in_child
 
@@ -69,6 +71,29 @@ def permits(folder: Path) -> int:
 
 
 # ---- what is in it ----
+
+
+def test_hits_stand_behind_the_decisions_that_they_were_served_from(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(self: Recording, told: Any, original: Callable[..., None] = Recording._decision) -> None:
+        time.sleep(0.005)
+        original(self, told)
+
+    monkeypatch.setattr(Recording, "_decision", slowly)
+    monkeypatch.setattr(recording, "EVERY_S", 0.05)
+    with pepcore.embedded(POLICIES, handles=["mask"], record=folder) as pep:
+        for n in range(100):
+            for _ in range(3):
+                pep.check("User::alice", "read", f"Document::{n}")
+        until(lambda: sum(hits(folder).values()) >= 100)
+    decided: set[int] = set()
+    for each in recorded(folder, entries.Hits | entries.Decision):
+        if isinstance(each, entries.Decision):
+            decided.add(each.decision)
+        else:
+            assert {number for number, _ in each.served} <= decided
+    assert len(decided) == 100
 
 
 def test_a_decision_is_recorded_with_who_asked_what_was_told_and_why(pep: Embedded, folder: Path) -> None:

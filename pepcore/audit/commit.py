@@ -1,7 +1,8 @@
 """What the journal's thread does with a group of entries: write, sync, tell; and what it does when the disk fails.
 
 Promises: entries that could not be written are refused at once with the disk's own error and counted as dropped; on a
-full disk the room that was set aside takes denies, revokes and faults still; after a failed sync the segment is given
+full disk the room that was set aside takes denies, revokes and faults still, and the count of what was dropped waits
+until there is room again, or for the end; after a failed sync the segment is given
 up and everything unsynced is appended again, at the same indices, before anything else.
 Never: waits between tries: while the disk fails, every group is one try (at most one in RETRY seconds), and those who
 come in between are refused with the last error.
@@ -9,7 +10,9 @@ come in between are refused with the last error.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,14 +23,15 @@ from .disk import Disk
 from .frames import frame
 from .growing import Growing, HalfMade
 from .heads import Signer
-from .intake import Intake
+from .intake import GROUP_BYTES, Intake
 from .retention import delete, due, sound
 from .segments import Seal, numbers, seals
-from .waiting import Deadlines, Item
+from .waiting import Deadlines, Item, kind_of
 
 if TYPE_CHECKING:
     from .writer import Plan
 
+_log = logging.getLogger("pepcore")
 RETRY = 0.1
 PIECE = 32
 """Entries that are hashed between two chances for other threads: 0.1 ms, not the interpreter's 5."""
@@ -49,7 +53,7 @@ class Commit:
         self._folder, self._plan, self._disk = folder, plan, disk
         self._segment: Growing = segment
         self._intake, self._deadlines, self._signer = intake, deadlines, signer
-        self._given_up = False
+        self._given_up = self._full = False
         self._unsynced: list[Item] = []
         """Written since the last sync, or to be appended again, in their order."""
         self._seals = seals(folder)
@@ -83,7 +87,7 @@ class Commit:
         if self._given_up and not (now >= self._retry and self._renew()):
             self.refuse(items, self.error)
             return
-        notes = [self._dropped(why, number) for why, number in self._intake.take_dropped().items()]
+        notes = self._counted() if self._has_room() else []
         if notes or items:
             self._write(notes + items)
         waiting = any(item.durable for item in self._unsynced)
@@ -97,6 +101,10 @@ class Commit:
                 self._sign()
 
     def close(self) -> None:
+        if not self._given_up and (notes := self._counted()):
+            for note in notes:
+                note.essential = True  # the last chance to say so, and one of each kind
+            self._write(notes)
         if self._unsynced and not self._given_up:
             self._sync()
         if self._unsynced and self._given_up:
@@ -111,13 +119,31 @@ class Commit:
         """In a forked child: the file is the parent's."""
         self._segment.forget()
 
+    def _has_room(self) -> bool:
+        """Whether what was lost may be written down: on a disk that was full, once a whole group would fit."""
+        if self._full:
+            with contextlib.suppress(OSError):  # the next write meets it, too
+                self._full = not self._segment.room(GROUP_BYTES)
+        return not self._full
+
+    def _counted(self) -> list[Item]:
+        """What was lost since the last time, as entries. One that cannot be made does not end the thread."""
+        notes = []
+        for why, number in self._intake.take_dropped().items():
+            try:
+                notes.append(self._dropped(why, number))
+            except Exception as error:
+                fields = {"why": kind_of(error), "count": number}
+                _log.error("what the record has lost cannot be written down", extra={"fields": fields})
+        return notes
+
     def _dropped(self, why: str, number: int) -> Item:
         note = self._note(entries.Dropped(**entries.times(), count=number, why=why))
         note.dropped = (why, number)
         return note
 
     def _note(self, entry: entries.Entry) -> Item:
-        return Item(entries.pack(entry), False, True)
+        return Item(entries.pack(entry), False, entries.essential(entry))
 
     def _write(self, items: list[Item]) -> None:
         """Write what fits. Refuse the rest."""
@@ -127,6 +153,7 @@ class Commit:
         try:
             if not segment.room(length):
                 full = OSError(errno.ENOSPC, "the disk is full")
+                self._full = True
                 kept: list[Item] = []
                 room = 0
                 for item in items:

@@ -302,10 +302,12 @@ def read(body: bytes) -> Entry | Unknown:
 
 
 def essential(entry: Entry) -> bool:
-    """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts."""
+    """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts.
+
+    A count of what was dropped waits for room: on a full disk there is one for each group, as long as it is full."""
     if isinstance(entry, Decision):
         return not (entry.permit or entry.shadow)
-    return not isinstance(entry, Hits | LeaseStart | Difference)
+    return not isinstance(entry, Hits | LeaseStart | Difference | Dropped)
 
 
 class Times(TypedDict):

@@ -12,6 +12,8 @@ from collections import deque
 
 from .waiting import Item
 
+MOST = (1 << 63) - 1
+"""A count stops here: a larger one has no place in an entry, or in what statistics say."""
 GROUP, GROUP_BYTES = 4096, 1 << 20
 """Most entries and bytes that are written at once."""
 
@@ -33,7 +35,7 @@ class Intake:
         with self._lock:
             share = 2 if lossy else 1
             if self.closed:  # nobody will write how many these were
-                self.lost += 1
+                self.lost = min(MOST, self.lost + 1)
                 return False
             full = len(self._items) >= self._entries // share
             if full or self._held + len(item.body) > self._bytes // share:
@@ -67,8 +69,9 @@ class Intake:
             self._count(why, number, again)
 
     def _count(self, why: str, number: int, again: bool = False) -> None:
-        self.lost += 0 if again else number
-        self._dropped[why] = self._dropped.get(why, 0) + number
+        if not again:
+            self.lost = min(MOST, self.lost + number)
+        self._dropped[why] = min(MOST, self._dropped.get(why, 0) + number)
 
     def take_dropped(self) -> dict[str, int]:
         """What was lost since the last time. Whoever takes it writes it down, or counts it again."""

@@ -2,12 +2,14 @@
 
 Promises: one pass, in memory that does not grow with the record; a question is decided again only where the record has
 all of it, at the time when it was asked; what the policies had no part in (a block, a deadline, a rate, a point that is
-`off`) is counted apart and never called a change; a hit counts for the decision that it was served from.
+`off`) is counted apart and never called a change; a hit counts for the decision that it was served from, where both are
+of one peer and point: those that a client serves by itself are its own word.
 Never: evaluates anything itself (`decide` does). Of obligations it compares types: the record has no properties.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -74,6 +76,8 @@ class Report(msgspec.Struct):
     """Entries in whose verdict something else than policies had its part, by what it was."""
     unknown_hits: int = 0
     """Hits whose decision is not among the entries that were looked at."""
+    foreign_hits: int = 0
+    """Hits that name a decision of another peer, or of another point: nobody was served so."""
     damaged: str = ""
     """Where the record ends before its end, and why."""
 
@@ -84,7 +88,7 @@ class Replay:
     def __init__(self, decide: Decide, wanted: Query) -> None:
         self._decide, self._wanted = decide, wanted
         self._groups: dict[tuple[Side, Side], Change] = {}
-        self._seen: OrderedDict[int, Change | bool | None] = OrderedDict()
+        self._seen: OrderedDict[int, tuple[int, str, Change | bool | None]] = OrderedDict()
         self.report = Report()
 
     def run(self, found: Iterable[Recorded]) -> Report:
@@ -102,7 +106,7 @@ class Replay:
         if isinstance(entry, entries.Hits):
             self._hits(entry)
         elif isinstance(entry, entries.Decision) and self._wanted.matches(recorded):
-            self._remember(entry.decision, self._again(recorded.index, entry))
+            self._remember(entry, self._again(recorded.index, entry))
 
     def _again(self, index: int, entry: entries.Decision) -> Change | bool | None:
         """Decide an entry once more; its change, None where nothing changes, False where it was not replayed."""
@@ -143,9 +147,9 @@ class Replay:
             })  # fmt: skip
         return change
 
-    def _remember(self, number: int, change: Change | bool | None) -> None:
-        self._seen[number] = change
-        self._seen.move_to_end(number)
+    def _remember(self, entry: entries.Decision, change: Change | bool | None) -> None:
+        self._seen[entry.decision] = entry.uid, sys.intern(entry.point), change
+        self._seen.move_to_end(entry.decision)
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
 
@@ -154,7 +158,10 @@ class Replay:
             if number not in self._seen:
                 self.report.unknown_hits += count
                 continue
-            change = self._seen[number]
+            uid, point, change = self._seen[number]
+            if (uid, point) != (entry.uid, entry.point):
+                self.report.foreign_hits += count
+                continue
             if change is False:
                 continue
             self.report.times += count

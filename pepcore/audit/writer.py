@@ -5,7 +5,8 @@ dropped; `done` of a durable one is called with its index only after the sync, a
 whatever the disk does: full, failing, hanging. Many entries share one sync. A sync that failed ends its segment: its
 unsynced entries are appended again to a new one, and a `fault` entry says which of them were not acknowledged.
 Entries of one caller keep their order. Where the lock file was removed another process may write the journal: nothing
-more is written then, and everything is refused.
+more is written then, and everything is refused. An entry that cannot be packed is refused and counted; where the thread
+ends before it should, the log says why.
 Never: runs in a forked child; releases anything by itself: whoever gets an error, or False, denies.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 import threading
 import weakref
@@ -32,9 +34,10 @@ from .heads import Signer
 from .intake import Intake
 from .recovery import Found, recover
 from .retention import Rules
-from .waiting import Deadlines, Done, Item
+from .waiting import Deadlines, Done, Item, kind_of
 
 LOCK = "lock"
+_log = logging.getLogger("pepcore")
 
 
 class Keep(enum.Enum):
@@ -120,7 +123,12 @@ class Writer:
 
     def append(self, entry: entries.Entry, keep: Keep, done: Done | None = None) -> bool:
         """Hand an entry over. False: it was not taken, `done` is never called, and a permit must not be released."""
-        body = entries.pack(entry)
+        try:
+            body = entries.pack(entry)
+        except Exception as error:  # one entry is lost by that, not the record
+            _log.error("an entry of the record cannot be packed", extra={"fields": {"why": kind_of(error)}})
+            self.missed("an entry cannot be packed", 1)
+            return False
         if len(body) > LONGEST:
             raise ValueError(f"a record entry of {len(body)} bytes does not fit: make decisions with `Recorder`")
         item = Item(body, keep is Keep.durable, entries.essential(entry), done)
@@ -194,6 +202,8 @@ class Writer:
             commit.close()
         except Exception as error:  # a mistake of ours: nobody may wait for a thread that is gone, or be let in
             intake.close()
+            what = lost.strerror if lost else kind_of(error)
+            _log.error("the record ends: nothing more is written", extra={"fields": {"why": what}})
             why = lost or OSError(errno.EIO, f"the journal's thread has failed: {error!r}")
             while items or intake.length:
                 commit.refuse(items, why)

@@ -100,6 +100,8 @@ def _show(report: Report, json: bool, filtered: bool) -> None:
         say(plain(f"{count} were not decided by policies alone, and are left out: {why}"))
     if report.unknown_hits and not filtered:
         say(f"{report.unknown_hits} hits are of decisions that the record no longer has")
+    if report.foreign_hits:
+        say(f"{report.foreign_hits} hits name a decision of another peer, and are left out")
     if report.damaged:
         say(plain(f"the record could be read only up to here: {report.damaged}"))
     say(

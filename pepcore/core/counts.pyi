@@ -1,6 +1,8 @@
 from mmap import mmap
 
 COUNTS_BYTES: int
+MOST_HITS: int
+MOST_LOST: int
 
 class Counts:
     def __init__(self, memory: mmap | bytearray, boot: int, *, made: bool = False) -> None: ...

@@ -5,7 +5,8 @@ and a ring for those that left. The daemon harvests it also when the client was 
 
 Promises: a hit is one addition and one bit; a harvest takes each count once, and looks only at pairs that were hit; what
 left a ring that was too full is told as lost.
-Never: is believed beyond its own client: whoever can write it can only misstate his own hits.
+Never: is believed beyond its own client, or beyond reason: whoever can write it can only misstate his own hits, and at
+one harvest no more of them than a client could have had.
 """
 
 cimport cython
@@ -15,6 +16,10 @@ from libc.stdint cimport uint64_t
 from .page cimport load, store
 
 _MAGIC = int.from_bytes(b"PEPHITS1", "little")
+MOST_HITS = (1 << 32) - 1
+"""Of one decision at one harvest, which comes about once a second: more is no count, and what is above it is not told."""
+MOST_LOST = 1 << 24
+"""Entries that can leave a table between two harvests."""
 COUNTS_BYTES = 8 * (C_PAIRS + 2 * COUNTED)
 
 
@@ -65,16 +70,20 @@ cdef class Counts:
     def harvest(self):
         """Return what was served since the last time as (decision id, count), and how many entries of it were lost."""
         cdef uint64_t left = load(self.words + C_LEFT), marks, count
+        cdef uint64_t gone = left - self.seen  # of a number that went back: very many
         cdef uint64_t* pair
         cdef uint64_t i, bit
         cdef list found = []
         lost = 0
-        if left - self.seen > RING:
-            lost = left - self.seen - RING
+        if gone > MOST_LOST:  # no client of ours wrote that: go on from there, and take nothing from its ring
+            lost = MOST_LOST
+            self.seen = left
+        elif gone > RING:
+            lost = gone - RING
             self.seen = left - RING
-        while self.seen < left:
+        while self.seen != left:
             pair = self.words + C_RING + 2 * (self.seen % RING)
-            found.append((pair[0], pair[1]))
+            found.append((load(pair), min(load(pair + 1), <uint64_t> MOST_HITS)))
             self.seen += 1
         for i in range(COUNTED // 64):
             if load(self.words + C_MARKS + i) == 0:
@@ -86,5 +95,5 @@ cdef class Counts:
                     id = load(pair)
                     count = take(pair + 1)
                     if count:
-                        found.append((id, count))
+                        found.append((id, min(count, <uint64_t> MOST_HITS)))
         return found, lost

@@ -72,6 +72,7 @@ class Recording:
         self.counts = Counts(bytearray(COUNTS_BYTES), self._boot, made=True)
         self.over = False
         """Nothing is taken any more."""
+        self._going = True
         self._dropped = self._said = 0
         self._harvested = _now()
         keys = folder.with_name(f"{folder.name}.keys")
@@ -92,7 +93,7 @@ class Recording:
     @property
     def lost(self) -> int:
         """Entries that are not in the record and should be."""
-        return self._dropped + self._writer.lost
+        return self._dropped - self._said + self._writer.lost
 
     def silent(self) -> str:
         """Why nothing can be recorded any more, "": it can. The number of its life differs in a child, whoever forked
@@ -165,31 +166,34 @@ class Recording:
 
     def _run(self) -> None:
         due = time.monotonic() + EVERY_S
-        going = True
-        while going:
+        while self._going:
             left = due - time.monotonic()
             if left <= 0:
                 self._guarded(self._harvest)
                 due = time.monotonic() + EVERY_S
                 continue
             try:
-                going = self._take(self._queue.get(timeout=left))
+                self._take(self._queue.get(timeout=left))
             except Empty:
                 continue
-        while not self._queue.empty():
-            self._take(self._queue.get())
+        self._take_all()
         self._guarded(self._harvest)
         self._guarded(self._append, entries.Stop(**entries.times(), boot=self._boot))
         if not self._writer.close():
             _log.error("the end of the record is not on disk")
 
-    def _take(self, item: Told | _Entry | None) -> bool:
-        """Write one; False: it is the end."""
+    def _take_all(self) -> None:
+        """Write what waits now; what comes meanwhile has its turn."""
+        for _ in range(self._queue.qsize()):
+            self._take(self._queue.get())
+
+    def _take(self, item: Told | _Entry | None) -> None:
+        """Write one; None is the end."""
+        self._going = self._going and item is not None
         if isinstance(item, _Entry):
             self._guarded(self._append, item.entry, item.done)
         elif item is not None:
             self._guarded(self._decision, item)
-        return item is not None
 
     def _decision(self, told: Told) -> None:
         self._append(entry_of(self._recorder, told))
@@ -214,6 +218,7 @@ class Recording:
         with self._lock:
             found, lost = self._cache.harvest(now)
         mine, left = self.counts.harvest()
+        self._take_all()  # the decisions that these were served from
         since, self._harvested = self._harvested, now
         served = [(number, many) for number, _partition, many, _first, _last in found]
         first, last = min((each[3] for each in found), default=since), max((each[4] for each in found), default=now)
@@ -221,9 +226,8 @@ class Recording:
         self._hits(mine, since, now, in_process=True)
         self._dropped += lost + left
         if missing := self._dropped - self._said:
-            why = "too many at one time"
-            if self._append(entries.Dropped(**entries.times(), count=missing, why=why)):
-                self._said += missing
+            self._said += missing
+            self._writer.missed("too many at one time", missing)
 
     def _hits(self, served: list[tuple[int, int]], first: int, last: int, in_process: bool = False) -> None:
         for entry in hits_of(served, self._of, first_ns=first, last_ns=last, in_process=in_process):

@@ -1,8 +1,9 @@
 """Hits by count: what was served from the cache, here and in clients, becomes entries of the record (DESIGN, D10).
 
 Promises: what was served is in an entry within about a second, or is counted as dropped; also the last hits of a client
-that went, and of a partition that was forgotten meanwhile. One entry holds those of many decisions, which costs a
-hundredth. Never: costs a hit more than the increment of a counter.
+that went, and of a partition that was forgotten meanwhile. It stands behind the entries of those decisions. One
+entry holds the hits of many, which costs a hundredth.
+Never: costs a hit more than the increment of a counter.
 """
 
 from __future__ import annotations
@@ -134,4 +135,4 @@ class Hits:
         self, of: Partition, served: list[tuple[int, int]], first_ns: int, last_ns: int, in_process: bool = False
     ) -> None:
         for entry in hits_of(served, of, first_ns=first_ns, last_ns=last_ns, in_process=in_process):
-            self._recording.of(of, entry)
+            self._recording.served(of, entry)

@@ -40,16 +40,24 @@ PENDING = 65_536
 AT_ONCE = 64
 
 
+class _Counted(msgspec.Struct, frozen=True):
+    """Hits whose decisions may still wait for their entries."""
+
+    partition: Partition
+    entry: entries.Hits
+
+
 class Recording:
     """The open journal of a service, or none: `writer` is None where the config says `off`."""
 
     def __init__(self, service: Service, record: Record, state: Path) -> None:
         self._service, self._record = service, record
-        self._pending: deque[Told] = deque()
+        self._pending: deque[Told | _Counted] = deque()
         self._flushing = False
         self.hits = Hits(service, self)
         self.writer: Writer | None = None
         self._unsigned = self._doubt = ""
+        self._failing: OSError | None = None
         self._folder = journal_of(record.folder, state)
         self._keys = Path(record.keys) if record.keys else state / "keys"
 
@@ -83,7 +91,15 @@ class Recording:
             self.writer.missed(why, number)
 
     def look(self) -> None:
-        """Say once when no head can be signed, and once when it can again; and once when a segment was changed."""
+        """Say once when nothing can be written, or no head signed, and once when it can again; and once when a segment
+        was changed."""
+        failing = self.writer.error if self.writer is not None else None
+        if failing is not None and self._failing is None:
+            why = failing.strerror or str(failing)
+            logs.error("the record cannot be written: what is not durable goes on, and is counted as lost", why=why)
+        elif failing is None and self._failing is not None:
+            logs.info("the record is written again", lost=self.numbers()["lost"])
+        self._failing = failing
         unsigned = self.writer.unsigned if self.writer is not None else ""
         if unsigned and not self._unsigned:
             logs.error(
@@ -187,11 +203,23 @@ class Recording:
         while self._pending and most > 0:
             most -= 1
             one = self._pending.popleft()
-            self.write(entry_of(self._recorder, one), _keep(one[0]))
+            if isinstance(one, _Counted):
+                self.of(one.partition, one.entry)
+            else:
+                self.write(entry_of(self._recorder, one), _keep(one[0]))
         if self._pending:
             self._soon()
 
     # ---- hits, by count ----
+
+    def served(self, partition: Partition, entry: entries.Hits) -> None:
+        """Append hits, behind the entries of the decisions that they were served from."""
+        if len(self._pending) >= 2 * PENDING:  # no more decisions than half of that
+            self.missed("hits came faster than their entries are made", 1)
+        elif self._pending:
+            self._pending.append(_Counted(partition, entry))
+        else:
+            self.of(partition, entry)
 
     def start(self) -> None:
         """Begin to harvest hits; the daemon serves from now on."""
@@ -245,8 +273,8 @@ class Recording:
         self.hits.close()
         if self.writer is None:
             return
-        self._flush(PENDING)
         self.hits.harvest()
+        self._flush(len(self._pending))
         self.note(entries.Stop, boot=self._service.page.boot)
         if not self.writer.close():
             logs.error("the end of the record is not on disk", waiting=self.writer.waiting)

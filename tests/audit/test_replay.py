@@ -13,8 +13,10 @@ from pepcore.audit.digest import Recorder
 from pepcore.audit.query import Query
 from pepcore.audit.reader import Recorded, read
 from pepcore.audit.replay import Replay, Report
+from pepcore.flight import Partition
 from pepcore.model import Action, Decision, Entity, Obligation, Question
 from pepcore.pdp.cedar import load
+from pepcore.recorded import hits_of
 from tests.audit.journals import durable, last_segment, writer
 
 ALICE = '@id("readers") permit(principal == User::"alice", action == Action::"read", resource);\n'
@@ -34,8 +36,8 @@ def entry(asked: Question | None = None, *, plain: tuple[str, ...] = ("*",), **m
     return Recorder(b"k" * 32, plain).decision(question() if asked is None else asked, **given | members)
 
 
-def hits(decision: int, count: int) -> entries.Hits:
-    return entries.Hits(**entries.times(), served=((decision, count),), count=count, first_ns=1, last_ns=2)
+def hits(decision: int, count: int, **members: Any) -> entries.Hits:
+    return entries.Hits(**entries.times(), served=((decision, count),), count=count, first_ns=1, last_ns=2, **members)
 
 
 def report(found: list[entries.Entry], decide: Any = ALICE, **wanted: Any) -> Report:
@@ -65,6 +67,29 @@ def test_a_hit_weighs_the_decision_that_it_was_served_from():
     found = report([changed, same, hits(changed.decision, 40), hits(same.decision, 7), hits(10**9, 3)])
     assert (found.replayed, found.times, found.changed, found.changed_times) == (2, 49, 1, 41)
     assert (found.changes[0].entries, found.changes[0].times, found.unknown_hits) == (1, 41, 3)
+
+
+def test_a_hit_of_another_peer_or_point_weighs_nothing():
+    changed = entry(question("eve"), uid=7, point="pay")
+    found = report([
+        changed, *(hits(changed.decision, count, uid=uid, point=point) for count, uid, point in [
+            (40, 7, "pay"), (100, 8, "pay"), (1000, 7, "shop"), (10_000, -1, ""),
+        ])
+    ])  # fmt: skip
+    assert (found.changes[0].times, found.changed_times, found.times) == (41, 41, 41)
+    assert (found.foreign_hits, found.unknown_hits) == (11_100, 0)
+
+
+def test_an_entry_of_hits_names_each_decision_once_and_has_their_sum():
+    of = Partition(1, 0, "pay", frozenset(), 7, 7)
+    (one,) = hits_of([(1, 2), (2, 3), (1, 5)], of, first_ns=1, last_ns=2)
+    assert (one.served, one.count, one.uid, one.point) == (((1, 7), (2, 3)), 10, 7, "pay")
+    several = list(hits_of([(1 + n % 1500, (1 << 64) - 1) for n in range(3000)], of, first_ns=1, last_ns=2))
+    assert [len(each.served) for each in several] == [1024, 476]
+    assert len({number for each in several for number, _ in each.served}) == 1500
+    for each in several:
+        assert each.count == sum(count for _, count in each.served) < 1 << 63
+        assert entries.read(entries.pack(each)) == each
 
 
 def test_what_only_digests_are_kept_of_is_counted_with_what_hides_it():

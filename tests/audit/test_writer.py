@@ -569,6 +569,32 @@ def test_a_full_disk_denies_permits_and_still_takes_denies(shm: Path, disk: Fail
     assert verify(shm / "journal").findings == []
 
 
+def test_on_a_full_disk_what_is_dropped_takes_nothing_of_the_room_for_denies(shm: Path, disk: Failing) -> None:
+    def dropped() -> list[int]:
+        return [each.entry.count for each in of_kind(shm / "journal", Dropped)]  # type: ignore[union-attr]
+
+    with writer(shm / "journal", disk=disk, segment=1 << 30) as one:
+        ask(one, 0).wait()
+        disk.full = True
+        while ask(one, 1).wait().error is None:  # fill what was set aside
+            durable(one, *(decision(1, reason="x" * 60_000) for _ in range(3)))
+        before, lost = one.written, one.lost
+        for _ in range(500):  # one group each
+            assert ask(one, 2).wait().error is not None
+        assert (one.written, one.lost) == (before, lost + 500)
+        assert ask(one, 3, permit=False).wait().error is None
+        assert dropped() == []
+        disk.full = False
+        assert ask(one, 4).wait().error is None
+        assert dropped() == [one.lost], "one entry says it, once there is room"
+        disk.full = True
+        while ask(one, 5).wait().error is None:
+            durable(one, *(decision(5, reason="x" * 60_000) for _ in range(3)))
+    assert sum(dropped()) == one.lost, "the end is said while the disk is full, too"
+    assert len(dropped()) == 2
+    assert verify(shm / "journal").findings == []
+
+
 def test_closing_on_a_broken_disk_tells_everyone(shm: Path, disk: Failing) -> None:
     one = Writer(shm / "journal", Plan(sync_s=60), disk=disk)
     disk.syncs = [EIO] * 50
@@ -577,7 +603,9 @@ def test_closing_on_a_broken_disk_tells_everyone(shm: Path, disk: Failing) -> No
     assert all(answer.wait().error is not None for answer in answers)
 
 
-def test_a_mistake_in_the_thread_denies_everyone(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_in_the_thread_denies_everyone_and_is_logged(
+    shm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     one = Writer(shm / "journal", Plan(deadline_s=30))
 
     def group(self: Commit, items: list[Item]) -> None:
@@ -590,6 +618,49 @@ def test_a_mistake_in_the_thread_denies_everyone(shm: Path, monkeypatch: pytest.
     assert not one.append(decision(1), Keep.durable, Answer())
     assert one.error is not None
     assert one.close()
+    (said,) = caplog.records
+    assert (said.levelname, said.getMessage()) == ("ERROR", "the record ends: nothing more is written")
+    assert said.fields["why"].startswith("RuntimeError at test_writer.py:")  # type: ignore[attr-defined]
+
+
+def test_a_count_that_has_grown_beyond_an_entry_stops_growing(shm: Path) -> None:
+    most = (1 << 63) - 1
+    with writer(shm / "journal") as one:
+        for _ in range(4):
+            one.missed("very many", 1 << 63)
+        assert one.lost == most
+        assert ask(one, 0).wait().error is None
+    assert {each.entry.count for each in of_kind(shm / "journal", Dropped)} == {most}  # type: ignore[union-attr]
+
+
+def test_an_entry_that_cannot_be_packed_is_counted_and_the_record_goes_on(
+    shm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with writer(shm / "journal") as one:
+        answer = Answer()
+        assert not one.append(decision(1 << 65), Keep.durable, answer), "the caller denies"
+        assert ask(one, 1).wait().error is None
+        assert (answer.calls, one.lost) == (0, 1)
+    assert [each.entry.count for each in of_kind(shm / "journal", Dropped)] == [1]  # type: ignore[union-attr]
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("ERROR", "an entry of the record cannot be packed")
+    ]
+
+
+def test_a_loss_that_cannot_be_written_down_does_not_end_the_record(
+    shm: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Commit, why: str, number: int) -> Item:
+        raise OverflowError(why)
+
+    monkeypatch.setattr(Commit, "_dropped", broken)
+    with writer(shm / "journal") as one:
+        one.missed("a secret", 3)
+        assert ask(one, 0).wait().error is None
+        assert one.lost == 3
+    (said,) = caplog.records
+    assert (said.levelname, said.fields["count"]) == ("ERROR", 3)  # type: ignore[attr-defined]
+    assert said.fields["why"].startswith("OverflowError at test_writer.py:")  # type: ignore[attr-defined]
 
 
 # ---- a real disk that is full, and calls that really fail ----

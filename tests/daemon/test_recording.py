@@ -35,6 +35,20 @@ def _sync(self, file, original=Disk.sync):
     original(self, file)
 Disk.sync = _sync
 """
+FULL = """
+import os
+from pepcore.audit.growing import Growing
+Growing.room = lambda self, length, original=Growing.room: not os.path.exists({file!r}) and original(self, length)
+"""
+LATE = """
+import asyncio
+import pepcore.server.hits as hits, pepcore.server.recording as recording
+def soon(self):
+    if not self._flushing:
+        self._flushing = True
+        asyncio.get_running_loop().call_later(0.5, self._flush)
+hits.EVERY_S, recording.Recording._soon = 0.05, soon
+"""
 
 
 def connect(daemon: Daemon, point: str | None = None) -> pepcore.Client:
@@ -115,6 +129,31 @@ def test_a_durable_point_gets_a_permit_only_once_it_is_on_disk(
         while not again():
             assert time.monotonic() < end, "it never recovers"
         assert (other.stats()["record"]["failing"], other.stats()["ready"]) == (0, True)
+
+
+@pytest.mark.parametrize("keep", ["buffered", "lossy"])
+def test_a_record_that_cannot_be_written_is_in_the_log_once_when_it_begins_and_once_when_it_ends(
+    make: Callable[..., Daemon], tmp_path: Path, keep: str
+) -> None:
+    fails = tmp_path / "fails"
+    config = f'[points.shop]\nrecord = "{keep}"\n'
+    before = FULL.format(file=str(fails)) + "import pepcore.server.hits as h; h.EVERY_S = 0.05\n"
+    daemon = make(READERS, config, before=before).ready()
+    begins = "the record cannot be written: what is not durable goes on, and is counted as lost"
+    ends = "the record is written again"
+    with connect(daemon, "shop") as pep:
+        assert pep.check("User::ann", "read", "Doc::0")
+        decisions(daemon, 1)
+        fails.touch()
+        for n in range(1, 6):
+            assert pep.check("User::ann", "read", f"Doc::{n}"), "it goes on"
+            said = daemon.wait_for(begins)
+            time.sleep(0.1)
+        assert (said["level"], said["why"]) == ("error", "the disk is full")
+        assert daemon.events(ends) == []
+        fails.unlink()
+        assert daemon.wait_for(ends)["lost"] >= 5, "also where nobody asks any more"
+    assert len(daemon.events(begins)) == len(daemon.events(ends)) == 1
 
 
 def test_a_point_whose_record_is_off_is_not_recorded(serve: Callable[..., Daemon]) -> None:
@@ -226,6 +265,27 @@ def test_hits_name_a_decision_on_record_whoever_asked_first(serve: Callable[...,
         assert (first.cached, again.cached) == (False, True)
     (hits,) = wait(daemon, bool, entries.Hits)
     assert [each.decision for each in decisions(daemon, 1)] == [hits.served[0][0]] == [again.number]
+
+
+def test_hits_stand_behind_the_decisions_that_they_were_served_from(make: Callable[..., Daemon]) -> None:
+    daemon = make(READERS, before=LATE).ready()
+    questions = [("User::ann", "read", f"Doc::{n}") for n in range(50)]
+    with connect(daemon) as pep:
+        for _ in range(3):
+            assert all(pep.check_many(questions))
+        for _ in range(5):
+            assert pep.check("User::ann", "read", "Doc::x")
+        wait(daemon, lambda found: sum(each.count for each in found) >= 104, entries.Hits)
+    assert daemon.stop() == 0
+    found = recorded(daemon, entries.Hits)
+    assert {each.in_process for each in found} == {True, False}
+    decided: set[int] = set()
+    for each in recorded(daemon, entries.Hits | entries.Decision):
+        if isinstance(each, entries.Decision):
+            decided.add(each.decision)
+        else:
+            assert {number for number, _ in each.served} <= decided
+    assert len(decided) == 51
 
 
 def test_an_answer_that_came_too_late_for_who_asked_is_on_record_where_others_are_served_by_it(
