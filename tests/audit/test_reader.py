@@ -236,14 +236,14 @@ def test_values_that_json_has_no_word_for_become_text() -> None:
 
 
 def test_otlp_lines_have_the_shape_of_the_specification() -> None:
-    trace = "00-5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174-01"
+    trace = "5b8efff798038103d269b633813fc60c" + "eee19b7ec3c1b174" + "01"  # as `entry_of` makes it
     line = json.loads(export.as_otlp(recorded(msgspec.structs.replace(DECISION, trace=trace), 3)))
     (resource,) = line["resourceLogs"]
     assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "pepcore"}}]
     (scope,) = resource["scopeLogs"]
     (record,) = scope["logRecords"]
     assert (record["timeUnixNano"], record["severityNumber"]) == ("1800000000123456789", 13)
-    assert (record["traceId"], record["spanId"]) == (trace[3:35], trace[36:52])
+    assert (record["traceId"], record["spanId"], record["flags"]) == (trace[:32], trace[32:48], 1)
     values = {each["key"]: each["value"] for each in record["attributes"]}
     assert values["pepcore.index"] == {"intValue": "3"}
     assert values["pepcore.permit"] == {"boolValue": False}
