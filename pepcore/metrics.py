@@ -43,8 +43,11 @@ class Split(NamedTuple):
 
 
 COUNTERS = (
-    Declared("pepcore_cache_hits", "cache.hits", "Checks that the cache answered. Those that clients answered by "
-             "themselves, from what they keep under the page, are not among them."),
+    Declared("pepcore_cache_hits", "cache.hits", "Checks that the daemon's cache answered. Those that clients answered "
+             "by themselves, from what they keep under the page, are `pepcore_client_hits_total`."),
+    Declared("pepcore_client_hits", "clients.hits", "Checks that clients answered by themselves, as they count them; "
+             "fetched once a second. Only where there is a record: those of points with `record = \"off\"` are not "
+             "counted."),
     Declared("pepcore_cache_misses", "cache.misses", "Checks that the cache did not answer."),
     Declared("pepcore_cache_inserts", "cache.inserts", "Answers that were taken into the cache."),
     Declared("pepcore_cache_evictions", "cache.evictions", "Answers that made room for others before their time."),

@@ -144,6 +144,7 @@ class Seen:
         self.stats = {
             "server": "pepcore/0", "pid": 1, "boot": boot, "ready": True, "uptime_ms": 1, "revision": 1,
             "cache": {"hits": hits, "misses": misses, "entries": 1}, "faults": {},
+            "clients": {"hits": 0, "per_second": 0.0},
             "miss_us": {"bounds": [100, 200], "counts": counts, "sum": 1}, "waiting": 0, "connections": 1,
             "workers_ready": 1, "denied": [], "blocks": 0, "blocks_broken": False,
             "leases": {"held": 0, "started": 0, "ended": 0, "untold": 0}, "points": {},
@@ -153,8 +154,16 @@ class Seen:
 
 def test_rates_are_of_the_time_between() -> None:
     seen = view(Seen(10.0, hits=100, misses=10), Seen(12.0, hits=500, misses=110))  # type: ignore[arg-type]
-    assert seen["per_second"] == {"checks": 250.0, "hits": 200.0, "misses": 50.0, "faults": 0.0}
+    assert seen["per_second"] == {"checks": 250.0, "hits": 200.0, "by_clients": 0.0, "misses": 50.0, "faults": 0.0}
     assert (seen["hit_ratio"], seen["miss_us"]) == (0.8, {"count": 100, "p50": 50, "p99": 99})
+
+
+def test_what_clients_serve_by_themselves_is_in_the_rates_and_the_ratio() -> None:
+    clients = {"hits": 9000, "per_second": 700.0}
+    seen = view(Seen(10.0, hits=100, misses=10), Seen(12.0, hits=500, misses=110, clients=clients))  # type: ignore[arg-type]
+    rates = {"checks": 950.0, "hits": 900.0, "by_clients": 700.0, "misses": 50.0, "faults": 0.0}
+    assert (seen["per_second"], seen["hit_ratio"]) == (rates, round(18 / 19, 4))
+    assert "checks/s 950   hits/s 900 (700 by clients)   misses/s 50" in lines(seen, False)[1]
 
 
 def test_a_daemon_that_started_anew_gives_no_negative_rates() -> None:

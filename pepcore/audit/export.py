@@ -23,7 +23,9 @@ from .query import kind_of
 from .reader import Recorded
 
 INFO, WARN, ERROR = 9, 13, 17  # SeverityNumber of the OpenTelemetry log data model
-_TRACE = re.compile(r"(?:[0-9a-f]{2}-)?([0-9a-f]{32})(?:-([0-9a-f]{16})(?:-[0-9a-f]{2})?)?")
+_TRACE = re.compile(r"(?!0{32})([0-9a-f]{32})(?!0{16})([0-9a-f]{16})([0-9a-f]{2})", re.ASCII)
+"""Trace id, span id and flags, as the wire carries them and the record has them: 25 bytes in hex. Ids of zeros are
+none."""
 
 
 def when(wall_ns: int) -> str:
@@ -81,9 +83,7 @@ def as_otlp(recorded: Recorded) -> str:
     }
     trace = _TRACE.fullmatch(str(values.get("trace", "")))
     if trace:
-        record["traceId"] = trace[1]
-        if trace[2]:
-            record["spanId"] = trace[2]
+        record["traceId"], record["spanId"], record["flags"] = trace[1], trace[2], int(trace[3], 16)
     service = {"key": "service.name", "value": {"stringValue": "pepcore"}}
     scope = {"scope": {"name": "pepcore.audit", "version": VERSION}, "logRecords": [record]}
     logs = {"resourceLogs": [{"resource": {"attributes": [service]}, "scopeLogs": [scope]}]}

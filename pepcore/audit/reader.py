@@ -1,7 +1,8 @@
 """The record as others read it, also while it is written.
 
 Promises: entries in their order with their index, segment and offset, up to the last good one; where the record is
-damaged, everything before that is read first, then Damaged says where. Memory is one piece of a segment.
+damaged, everything before that is read first, then Damaged says where, also where only its end is wanted. Memory is
+one piece of a segment.
 Never: writes, takes the journal's lock, or trusts a length before it is tested. An entry that is half there at the end
 of the last segment is being written, or was torn: it is left for the next look.
 """
@@ -58,7 +59,10 @@ class Cursor:
                 return
             if self._held is None and last is not None:
                 self._enter(each)
-                while self.more():  # the end is known only once it was read
+                try:
+                    while self.more():  # the end is known only once it was read
+                        pass
+                except Damaged:  # the good ones end here, and who reads up to here meets it again
                     pass
                 wanted = self._skip = max(first, self.index - last)
             self._enter(each)
@@ -72,13 +76,19 @@ class Cursor:
         """What comes next, at most one piece; empty: nothing is there yet. Raises Damaged."""
         assert self._held is not None
         while True:
-            following = self._following()
+            following = damage = None
+            try:
+                following = self._following()
+            except Damaged as damaged:
+                damage = damaged  # what stands before it is told first
             until = following.header.size if following else None
             found, read = self._piece(self._held, until)
             if found:
                 return found
             if read:
                 continue  # all of it came before the first that is wanted
+            if damage is not None:
+                raise damage
             if following is None:
                 return []
             if self.index < following.header.size and self._held.path.exists():  # else retention passed us
@@ -118,7 +128,12 @@ class Cursor:
                     break  # tell what is good first
                 raise Damaged(each.path, self._offset + at, broken.reason) from None
             if self.index >= self._skip:
-                found.append(self._recorded(each, data[at + HEAD : stop], self._offset + at))
+                try:
+                    found.append(self._recorded(each, data[at + HEAD : stop], self._offset + at))
+                except Damaged:
+                    if found:
+                        break  # as above
+                    raise
             self.index += 1
             at = stop
         self._offset += at
@@ -139,10 +154,21 @@ def read(folder: Path, first: int = 0) -> Iterator[Recorded]:
         yield from found
 
 
-def tail(folder: Path, last: int) -> tuple[list[Recorded], Cursor]:
-    """The last so many entries, and a cursor that goes on behind them. Raises Damaged."""
-    cursor = Cursor(folder, last=last)
+def tail(folder: Path, last: int) -> tuple[list[Recorded], Cursor | None, Damaged | None]:
+    """The last so many entries and a cursor that goes on behind them; or those before the damage that was met, and
+    that. What is wrong further up is not looked at. Raises FileNotFoundError."""
     found: list[Recorded] = []
-    while more := cursor.more():
-        found = [*found, *more][-last:] if last else []
-    return found, cursor
+    first: int | None = None
+    while True:
+        cursor = None
+        try:
+            cursor = Cursor(folder, last=last) if first is None else Cursor(folder, first)
+            found = []
+            while more := cursor.more():
+                found = [*found, *more][-last:] if last else []
+            return found, cursor, None
+        except Damaged as damage:
+            before = max(0, cursor.index - last) if cursor else 0
+            if cursor is None or len(found) == last or (first is not None and before >= first):
+                return found, cursor, damage
+            first = before  # fewer than are wanted stand before it: begin so many before that place

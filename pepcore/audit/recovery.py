@@ -27,6 +27,8 @@ from .tree import Frontier, Span
 
 TRIES = 4
 AGAIN_S = 0.1
+UNHEADED = "heads"
+"""What a `fault` entry is about that says that no head was there. Its writer has a key, so there should be one."""
 
 
 class Found(Struct, frozen=True):
@@ -136,7 +138,7 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
     """See `Found.behind`. What was written to the last segment after its first sync says that all before is said."""
     if sum(bool(int.from_bytes(data[start : start + 4], "little") & SYNCED) for start, _ in places) > 1:
         return ()
-    known = {given_up_by(data[start:stop]) for start, stop in places}
+    known = {fault.given_up for start, stop in places if (fault := fault_of(data[start:stop]))}
     found: list[int] = []
     for one, after in reversed(list(pairwise(each))):
         with contextlib.suppress(Damaged, Broken):  # what is wrong with it is for `verify`
@@ -149,13 +151,13 @@ def _given_up(each: list[Held], data: bytes, places: list[tuple[int, int]]) -> t
     return tuple(number for number in found if number not in known)
 
 
-def given_up_by(framed: bytes) -> int:
-    """As `entries.Fault.given_up`, of an entry that is not read yet: most are none of these."""
+def fault_of(framed: bytes) -> entries.Fault | None:
+    """The fault that an entry is which is not read yet: most are none."""
     if b"fault" in framed:
         with contextlib.suppress(msgspec.DecodeError):
             entry = entries.read(framed[HEAD:])
-            return entry.given_up if isinstance(entry, entries.Fault) else 0
-    return 0
+            return entry if isinstance(entry, entries.Fault) else None
+    return None
 
 
 def _last_head(folder: Path, tree: Frontier, last: Held, end: int, cut: str) -> Head | None:

@@ -1,9 +1,9 @@
 """What was changed in a record, and what nobody could tell.
 
 Promises: every byte of segments and seals hangs on the tree, and the tree on the signed heads: an edit, a drop, a
-reorder, a splice before the last head is found without the key, whatever else was made to fit it; with a head that was
-kept elsewhere so is every cut before it, and a record written anew with a stolen key. `limits` says in words what this
-run could not find.
+reorder, a splice before the last head is found without the key, whatever else was made to fit it; where a key is
+trusted, so is a record that it never signed; with a head that was kept elsewhere every cut before it, and a record
+written anew with a stolen key. `limits` says in words what this run could not find.
 Never: takes the journal's own word for a key where a trusted one was given; writes.
 """
 
@@ -20,8 +20,8 @@ from msgspec import Struct, field
 from . import entries
 from .frames import HEAD, Broken, frames, leaf
 from .heads import Head, genuine, heads
-from .lines import as_line
-from .recovery import given_up_by
+from .lines import Lines, as_line
+from .recovery import UNHEADED, fault_of
 from .segments import Damaged, Held, Seal, content, follow, held, numbers, path_of, seals
 from .tree import Frontier
 
@@ -66,6 +66,8 @@ class _Check:
         self.journal = ""
         self.retired: dict[int, int] = {}
         """Segments that the record says were deleted, and the index of the entry that says so."""
+        self.unheaded: list[int] = []
+        """Entries that say that no head was there, and should have been."""
         self.failed: set[int] = set()
         """Segments whose sync failed, as a later entry says: what lies behind their end does not count."""
         self.newest = self.headed = 0
@@ -77,7 +79,7 @@ class _Check:
 
     def run(self) -> Report:
         signed = heads(self.folder)
-        lines, broken = signed.read()
+        lines, broken = self._signed(signed)
         if broken is not None:
             self.find(signed.path, broken.offset, broken.reason)
         wanted = {head.size for _, head in lines} | ({self.outside.size} if self.outside else set())
@@ -89,6 +91,15 @@ class _Check:
             self._outside(signed.path, [head for _, head in lines])
         self._say_limits()
         return self.report
+
+    def _signed(self, file: Lines[Head]) -> tuple[list[tuple[int, Head]], Broken | None]:
+        """The heads. Where one is due and none is there, a writer at work may be about to sign its first."""
+        found = file.read()
+        for _ in range(LOOKS if self.key else 0):
+            if found == ([], None):
+                time.sleep(SETTLE)
+                found = file.read()
+        return found
 
     def _segments(self, wanted: set[int]) -> Frontier:
         there = numbers(self.folder)
@@ -125,7 +136,7 @@ class _Check:
             ):
                 self.find(seals(self.folder).path, 0, f"the seal of segment {number} does not fit it")
             elif seal is not None:
-                self._spans(each, seal)
+                self._over(each.header.frontier(), seal)
             elif number != there[-1]:
                 self.find(seals(self.folder).path, 0, f"the seal of segment {number} is missing")
         for number, path, offset, length in self.behind:
@@ -154,9 +165,6 @@ class _Check:
             self.find(damaged.file, damaged.offset, f"segment {seal.segment}: {damaged.reason}")
         self.roots[tree.size] = tree.root().hex()
 
-    def _spans(self, each: Held, seal: Seal) -> None:
-        self._over(each.header.frontier(), seal)
-
     def _segment(self, tree: Frontier, each: Held, after: Held | None, last: bool, wanted: set[int]) -> Frontier:
         header = each.header
         self.journal = self.journal or header.journal.hex()
@@ -170,8 +178,11 @@ class _Check:
         for framed in self._frames(each, data, last) if after is None or after.header.size > tree.size else ():
             if b"retired" in framed:
                 self._retired(framed, tree.size)
-            if number := given_up_by(framed):
-                self.failed.add(number)
+            if fault := fault_of(framed):
+                if fault.given_up:
+                    self.failed.add(fault.given_up)
+                elif fault.what == UNHEADED:
+                    self.unheaded.append(tree.size)
             tree.append(leaf(framed))
             offset += len(framed)
             newest = framed
@@ -230,6 +241,18 @@ class _Check:
         report.key = before.key if before else ""
         if self.key and lines and self.key not in linked:
             self.find(path, 0, f"no head is signed by the trusted key `{self.key}`, but by `{report.key}`")
+        if not lines and report.size:
+            self._unsigned(path)
+        for index in self.unheaded if self.key else ():
+            self.find(path, 0, f"no head was there when entry {index} was written: those before it were never signed, "
+                      "or their heads were deleted")  # fmt: skip
+
+    def _unsigned(self, path: Path) -> None:
+        """Who has a key signs the first group of entries, at once."""
+        if self.key:
+            self.find(path, 0, f"no head is there, so none is signed by the trusted key `{self.key}`")
+        elif self.report.first or self.retired:
+            self.find(path, 0, "no head is there, and segments were deleted, which only a signed entry may say")
 
     def _wrong(self, number: int, head: Head, before: Head | None) -> str:
         if head.number != number:
@@ -271,12 +294,20 @@ class _Check:
 
     def _say_limits(self) -> None:
         report, say = self.report, self.report.limits.append
+        if not report.heads and report.size and self.outside is None:
+            say("no head is there: that whoever can write the journal's files has changed, cut or written anew all of "
+                "it, without any key, cannot be found (where a key is named, `--key`, it is a finding)")  # fmt: skip
+            return
         if self.outside is None:
             say("without a head that was kept elsewhere (`--head`), it cannot be found that the newest entries were "
-                "cut off together with their heads, or that all was written anew by who has the key")  # fmt: skip
+                "cut off together with their heads (and others written behind an older head), or that all was written "
+                "anew by who has the key")  # fmt: skip
         elif self.outside.size not in self.roots:
             say(f"the head kept elsewhere counts {self.outside.size} entries, and those before {report.first} are no "
                 "longer kept: its root cannot be compared, so keep a newer one")  # fmt: skip
+        if self.unheaded and not self.key:
+            say(f"entry {self.unheaded[-1]} says that no head was there when its writer began: what came before may "
+                "have been changed, and its heads deleted")  # fmt: skip
         if not self.key:
             say("no key was named (`--key`): heads were tested with the key that they bring, so a record and its heads "
                 "that were written anew with another key look right")  # fmt: skip

@@ -32,7 +32,7 @@ from .frames import LONGEST
 from .growing import Growing
 from .heads import Signer
 from .intake import Intake
-from .recovery import Found, recover
+from .recovery import UNHEADED, Found, recover
 from .retention import Rules
 from .waiting import Deadlines, Done, Item, kind_of
 
@@ -114,6 +114,11 @@ class Writer:
         for number in found.behind:
             why = "its end was given up by a process that ended before it could say so"
             self.append(entries.Fault(**entries.times(), what="sync", segment=number, reason=why), Keep.buffered)
+        if signer is not None and found.head is None and found.tree.size:
+            # what is signed from here on covers them: without this entry, deleted heads would look like none
+            why = f"no head is there that signs the {found.tree.size} entries before this one"
+            _log.error("the record has no signed head: it was deleted, or none was ever signed: %s", why)
+            self.append(entries.Fault(**entries.times(), what=UNHEADED, reason=why), Keep.buffered)
         self.taken = False
         """Whether the lock file was removed: this process writes nothing more, and another one may."""
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)

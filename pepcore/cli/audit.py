@@ -27,7 +27,8 @@ ABOUT = """
   tail     the newest entries; -f goes on as they come
   query    the entries that meet every condition given
   verify   test that nothing was changed: each entry against the Merkle tree, the tree against signed heads;
-           --head also finds any cut before a head that you kept elsewhere; --key names the key to trust
+           --head also finds any cut before a head that you kept elsewhere; --key names the key to trust, and a
+           record that it never signed is a finding
   export   every entry (or those that meet the conditions) as JSON lines, or as OpenTelemetry logs (--otlp)
   head     the newest signed head, one line: keep it where whoever can write the journal cannot
 
@@ -127,12 +128,14 @@ def _tail(options: argparse.Namespace, folder: Path) -> int:
     from ..audit.reader import tail
 
     wanted = _conditions(options)
-    found, cursor = tail(folder, 20 if options.last is None else options.last)
+    found, cursor, damage = tail(folder, 20 if options.last is None else options.last)
     while True:
         for recorded in found:
             if wanted.matches(recorded):
                 _show(options, recorded)
-        if not options.follow:
+        if damage is not None:
+            raise damage
+        if not options.follow or cursor is None:
             return 0
         sys.stdout.flush()
         found = cursor.more()

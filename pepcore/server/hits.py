@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Overloaded
 from ..flight import Partition
-from ..recorded import hits_of
+from ..recorded import LARGEST, hits_of
 from . import clock
 from .sharing import make_counts
 
@@ -39,9 +39,19 @@ class Hits:
         self._forgotten: list[int] = []
         self._sets = 0
         self._next: asyncio.TimerHandle | None = None
+        self._by_clients = self._before = 0
+        self._since, self._rate = clock.now(), 0.0
+
+    def numbers(self) -> dict[str, float]:
+        """What clients have counted that they served by themselves, and how much that was a second at the last
+        harvest: who asks twice within one would see nothing."""
+        return {"hits": self._by_clients, "per_second": round(self._rate, 1)}
 
     def start(self) -> None:
         """Harvest from now on."""
+        now = clock.now()
+        self._rate = (self._by_clients - self._before) * 1e9 / max(1, now - self._since)
+        self._before, self._since = self._by_clients, now
         self._next = asyncio.get_running_loop().call_later(EVERY_S, self._turn)
 
     def _turn(self) -> None:
@@ -127,6 +137,7 @@ class Hits:
         assert connection.counts is not None, "only who counts is listed"
         found, lost = connection.counts.harvest()
         self._recording.missed(UNCOUNTED, lost)
+        self._by_clients = min(LARGEST, self._by_clients + sum(count for _, count in found))  # it can misstate its own
         now = clock.now()
         self._write(partition, found, now - int(EVERY_S * 1e9), now, in_process=True)
         return len(found)

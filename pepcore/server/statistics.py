@@ -38,6 +38,7 @@ def numbers(service: Service) -> dict[str, Any]:
         "partitions": len(service.partitions),
         "waiting": enforcer.waiting,
         "cache": service.cache.usage(),
+        "clients": service.recording.hits.numbers(),
         "asked": enforcer.asked,
         "joined": enforcer.joined,
         "late": enforcer.late,

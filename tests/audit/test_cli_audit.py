@@ -123,6 +123,9 @@ def test_verify_names_the_place_and_exits_1(shm: Path) -> None:
     read_on = audit("query", "--kind", "decision", "--journal", str(shm / "journal"))
     assert (read_on.returncode, len(read_on.stdout.splitlines()) > 0) == (3, True)
     assert "the checksum is wrong" in read_on.stderr
+    newest = audit("tail", "-n", "10000", "--journal", str(shm / "journal"))
+    assert (newest.returncode, newest.stdout) == (3, read_on.stdout)
+    assert "the checksum is wrong" in newest.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from pepcore.audit import entries, export, words
 from pepcore.audit import reader as reader_module
+from pepcore.audit.frames import frame
 from pepcore.audit.query import Query, instant
 from pepcore.audit.reader import Cursor, Recorded, read, tail
 from pepcore.audit.retention import Rules
@@ -49,7 +50,8 @@ def test_small_pieces_read_the_same(journal: Path, monkeypatch: pytest.MonkeyPat
 def test_a_cursor_follows_across_segments_while_they_are_written(shm: Path) -> None:
     with writer(shm / "journal", segment=1500) as one:
         durable(one, decision(0))
-        found, cursor = tail(shm / "journal", 5)
+        found, cursor, _ = tail(shm / "journal", 5)
+        assert cursor is not None
         for batch in range(20):
             durable(one, *(decision(1 + batch * 4 + i) for i in range(4)))
             while more := cursor.more():
@@ -102,8 +104,43 @@ def test_everything_before_the_damage_is_read(journal: Path, shm: Path) -> None:
     whole = list(read(journal))
     assert found == whole[: len(found)]
     assert whole[len(found)].segment == 3
-    with pytest.raises(Damaged):
-        tail(copy, 10_000)
+    for last in (0, 1, 5, 20, 10_000):
+        newest, _, damage = tail(copy, last)
+        if damage is None:
+            assert newest == whole[len(whole) - last :], "it is further up than what is shown"
+        else:
+            assert (newest, damage.file) == (found[-last:] if last else [], path)
+    assert tail(copy, 10_000)[2] is not None
+
+
+@pytest.mark.parametrize("where", ["entry", "content", "header", "missing"])
+def test_the_end_of_a_record_whose_last_segment_is_damaged_is_what_stands_before_that(
+    journal: Path, shm: Path, where: str
+) -> None:
+    copy = shm / "copy"
+    shutil.copytree(journal, copy)
+    whole = list(read(journal))
+    path = last_segment(copy) if where != "missing" else path_of(copy, numbers(copy)[-2])
+    inside = [each for each in whole if path_of(copy, each.segment) == path]
+    data = bytearray(path.read_bytes())
+    if where == "entry":
+        data[inside[3].offset + 20] ^= 1
+        path.write_bytes(data)
+    elif where == "content":  # the checksum is right
+        path.write_bytes(data[: inside[3].offset] + frame(b"\xc1", False) + data[inside[4].offset :])
+    elif where == "header":
+        data[30] ^= 1
+        path.write_bytes(data)
+    else:
+        path.unlink()
+    good = whole[: inside[3 if where in ("entry", "content") else 0].index]
+    for last in (1, 3, 30, 10_000):
+        found, _, damage = tail(copy, last)
+        if damage is None:
+            assert (where, found) == ("missing", whole[-last:]), "the segment behind the missing one has as many"
+        else:
+            assert found == good[-last:]
+    assert damage is not None
 
 
 def test_no_damage_makes_the_reader_fail_otherwise_or_invent_an_entry(journal: Path, shm: Path) -> None:
@@ -236,14 +273,14 @@ def test_values_that_json_has_no_word_for_become_text() -> None:
 
 
 def test_otlp_lines_have_the_shape_of_the_specification() -> None:
-    trace = "00-5b8efff798038103d269b633813fc60c-eee19b7ec3c1b174-01"
+    trace = "5b8efff798038103d269b633813fc60c" + "eee19b7ec3c1b174" + "01"  # as `entry_of` makes it
     line = json.loads(export.as_otlp(recorded(msgspec.structs.replace(DECISION, trace=trace), 3)))
     (resource,) = line["resourceLogs"]
     assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "pepcore"}}]
     (scope,) = resource["scopeLogs"]
     (record,) = scope["logRecords"]
     assert (record["timeUnixNano"], record["severityNumber"]) == ("1800000000123456789", 13)
-    assert (record["traceId"], record["spanId"]) == (trace[3:35], trace[36:52])
+    assert (record["traceId"], record["spanId"], record["flags"]) == (trace[:32], trace[32:48], 1)
     values = {each["key"]: each["value"] for each in record["attributes"]}
     assert values["pepcore.index"] == {"intValue": "3"}
     assert values["pepcore.permit"] == {"boolValue": False}

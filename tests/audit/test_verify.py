@@ -14,17 +14,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pepcore.audit import entries
 from pepcore.audit import heads as heads_module
 from pepcore.audit import verify as real
 from pepcore.audit.disk import Disk
 from pepcore.audit.frames import Broken, frames
 from pepcore.audit.heads import Head, heads
+from pepcore.audit.reader import read
 from pepcore.audit.retention import Rules
 from pepcore.audit.segments import held, numbers, path_of
 from pepcore.audit.verify import Finding, Report, verify
 from tests.audit import damage
 from tests.audit.damage import CLEVER, RANDOM, Damage, cut_with_heads
-from tests.audit.journals import decision, durable, make, places, writer
+from tests.audit.journals import decision, durable, make, of_kind, places, writer
 
 CASES = int(os.environ.get("PEPCORE_DAMAGES", "40"))
 Verify = Callable[..., Report]
@@ -258,3 +260,73 @@ def test_a_record_is_verified_while_it_is_written(shm: Path) -> None:
         for batch in range(30):
             durable(one, *(decision(batch * 5 + i) for i in range(5)))
             assert verify(shm / "journal").findings == []
+
+
+# ---- no heads ----
+
+
+def without(folder: Path, number: int) -> None:
+    """The record is written anew by somebody without the key, without an entry that he does not like."""
+    old = [each.entry for each in read(folder)]
+    shutil.rmtree(folder)
+    with writer(folder) as one:
+        for entry in old:
+            if getattr(entry, "decision", None) != number:
+                durable(one, entry)
+
+
+def test_a_record_that_a_trusted_key_never_signed_is_found_by_that_key(shm: Path) -> None:
+    folder = shm / "journal"
+    head = make(folder, 1, segment=1 << 20)
+    assert verify(folder, key=head.key).findings == []
+    without(folder, 3)
+    (found,) = verify(folder, key=head.key).findings
+    assert f"no head is there, so none is signed by the trusted key `{head.key}`" in found.reason
+    assert any("no head is there" in each.reason for each in verify(folder, outside=head).findings)
+    bare = verify(folder)
+    assert bare.findings == [], "a journal without a key has none"
+    assert bare.limits[0].startswith("no head is there: that whoever can write the journal's files has changed")
+
+
+def test_deleted_heads_of_a_record_whose_segments_were_retired_are_found_without_a_key(
+    kept: tuple[Path, Head], shm: Path
+) -> None:
+    copy = shm / "copy"
+    shutil.copytree(kept[0], copy)
+    heads(copy).path.unlink()
+    assert any("no head is there, and segments were deleted" in each.reason for each in verify(copy).findings)
+
+
+def test_a_writer_with_a_key_says_that_no_head_was_there_and_signing_on_does_not_launder(
+    shm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, key = shm / "journal", shm / "keys" / "heads.key"
+    head = make(folder, 1, segment=1 << 20, key=key)
+    with writer(folder, key=key) as one:
+        durable(one, decision(100))
+    assert (of_kind(folder, entries.Fault), caplog.messages) == ([], [])
+    without(folder, 3)
+    for _ in range(2):
+        with writer(folder, key=key) as one:
+            durable(one, decision(101))
+    (fault,) = [each.entry for each in of_kind(folder, entries.Fault)]
+    assert isinstance(fault, entries.Fault)
+    assert (fault.what, "no head is there that signs the 8 entries" in fault.reason) == ("heads", True)
+    assert len([each for each in caplog.messages if "has no signed head" in each]) == 1
+    report = verify(folder, key=head.key)
+    assert report.key == head.key
+    assert ["no head was there when entry 8 was written" in each.reason for each in report.findings] == [True]
+    assert any("entry 8 says that no head" in each for each in verify(folder).limits)
+
+
+def test_the_first_head_is_waited_for(shm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = make(shm / "journal", 1)
+    path = heads(shm / "journal").path
+    data = path.read_bytes()
+    path.unlink()
+
+    def sign(_: float) -> None:
+        path.write_bytes(data)
+
+    monkeypatch.setattr(real.time, "sleep", sign)
+    assert verify(shm / "journal", key=head.key).findings == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from raw import ask, check
 from running import Daemon
 
 import pepcore
-from pepcore import cli
+from pepcore import cli, metrics
 from pepcore.audit import entries
 from pepcore.audit.reader import read
 from pepcore.audit.segments import Damaged
@@ -84,6 +86,43 @@ def test_hits_are_recorded_by_count_those_of_the_daemon_and_those_of_a_client(se
     assert sum(each.count for each in found if each.in_process) == 5
     assert sum(each.count for each in found if not each.in_process) == 3
     assert len(decisions(daemon, 1)) == 1
+
+
+def test_hits_that_clients_serve_by_themselves_are_seen_in_statistics_metrics_and_top(
+    serve: Callable[..., Daemon], capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon = serve(READERS, config='[points.quiet]\nrecord = "off"\n')
+    with connect(daemon) as pep, connect(daemon, "quiet") as quiet:
+        for _ in range(1001):
+            assert pep.check("User::ann", "read", "Doc::1")
+            assert quiet.check("User::ann", "read", "Doc::1")
+        until = time.monotonic() + 10
+        while (clients := pep.stats()["clients"])["hits"] < 1000:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert clients["hits"] == 1000, "those of a point without a record are not counted"
+        assert 0 < clients["per_second"] <= 1100
+        assert b"pepcore_client_hits_total 1000.0" in metrics.text(pep.stats())
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.is_set():
+                for _ in range(100):
+                    pep.check("User::ann", "read", "Doc::1")
+                time.sleep(0.005)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            time.sleep(2.2)
+            assert cli.main(["top", "--json", "--socket", str(daemon.socket)]) == 0
+        finally:
+            ended.set()
+            asking.join()
+    seen = json.loads(capsys.readouterr().out)
+    rate = seen["per_second"]
+    assert rate["checks"] >= rate["hits"] >= rate["by_clients"] > 1000
+    assert seen["hit_ratio"] > 0.99
 
 
 def test_what_administrators_do_is_recorded_and_the_whole_is_verified(serve: Callable[..., Daemon]) -> None:

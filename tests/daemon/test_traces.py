@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import time
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from journal import decisions, folder
 from raw import ask, check, many
 from running import Daemon
 
+from pepcore.audit import entries, export
+from pepcore.audit.reader import read
 from pepcore.core.cache import Cache
 from pepcore.core.compose import compose
 from pepcore.core.page import Page
@@ -76,3 +80,19 @@ def test_one_of_the_wrong_length_is_a_fault_of_that_request(serve: Callable[...,
         assert (answer.permit, "length" in str(answer)) == (False, True)
         assert c.ask(trace=A).permit
     assert struct.calcsize("25s") == len(bytes.fromhex(A))
+
+
+def test_a_traced_question_is_exported_with_its_trace_and_span(serve: Callable[..., Daemon]) -> None:
+    daemon = serve()
+    with daemon.client() as c:
+        assert c.ask(trace=A).permit
+        assert c.ask(ask(resource="Document::2"), trace="00" * 25).permit
+        assert c.ask(ask(resource="Document::3")).permit
+    decisions(daemon, 3)
+    found = [
+        json.loads(export.as_otlp(each))["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+        for each in read(folder(daemon))
+        if isinstance(each.entry, entries.Decision)
+    ]
+    ids = [{name: each[name] for name in ("traceId", "spanId", "flags") if name in each} for each in found]
+    assert ids == [{"traceId": "11" * 16, "spanId": "22" * 8, "flags": 1}, {}, {}], "ids of zeros are none"

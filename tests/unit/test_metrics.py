@@ -15,6 +15,7 @@ NUMBERS: dict[str, Any] = {
     "connections": 3, "partitions": 2, "waiting": 1, "asked": 11, "joined": 12, "late": 13, "asked_again": 14,
     "cache": {"hits": 21, "misses": 22, "inserts": 23, "evictions": 24, "declined": 25, "entries": 26, "slots": 32,
               "blocks": 10, "blocks_used": 4},
+    "clients": {"hits": 27, "per_second": 0.0},
     "faults": {"7": 5, "13": 1, "99": 2},
     "evaluated_inline": 31, "evaluated_by_workers": 32, "workers": [8, 9], "workers_ready": 2,
     "miss_us": {"bounds": [100, 1000], "counts": [1, 2, 3], "sum": 2_500_000},
@@ -37,6 +38,7 @@ def test_each_number_stands_at_its_name_in_its_unit():
     found = samples(NUMBERS)
     for name, value in {
         "pepcore_cache_hits_total": 21, "pepcore_cache_misses_total": 22, "pepcore_cache_entries": 26,
+        "pepcore_client_hits_total": 27,
         "pepcore_cache_slab_bytes": 640, "pepcore_cache_slab_used_bytes": 256, "pepcore_pdp_questions_total": 11,
         "pepcore_joined_total": 12, "pepcore_late_answers_total": 13, "pepcore_asked_again_total": 14,
         'pepcore_evaluations_total{where="inline"}': 31, 'pepcore_evaluations_total{where="worker"}': 32,

@@ -45,6 +45,8 @@ def view(before: Reading, after: Reading) -> dict[str, Any]:
         old = new
     seconds = max(1e-3, after.at - before.at)
     hits, misses = (new["cache"][name] - old["cache"][name] for name in ("hits", "misses"))
+    by_clients = new["clients"]["per_second"]  # they are fetched once a second, as we ask: it has none or two of those
+    hits += by_clients * seconds
     faults = sum(new["faults"].values()) - sum(old["faults"].values())
     told = new["miss_us"]
     counts = [a - b for a, b in zip(told["counts"], old["miss_us"]["counts"], strict=True)]
@@ -59,6 +61,7 @@ def view(before: Reading, after: Reading) -> dict[str, Any]:
         "per_second": {
             "checks": round((hits + misses) / seconds, 1),
             "hits": round(hits / seconds, 1),
+            "by_clients": by_clients,
             "misses": round(misses / seconds, 1),
             "faults": round(faults / seconds, 1),
         },

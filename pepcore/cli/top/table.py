@@ -27,8 +27,8 @@ def lines(seen: dict[str, Any], colours: bool) -> list[str]:
     out = [
         paint(fit(heading), "red" if "fault" in seen or not seen["ready"] else "bold", colours),
         fit(
-            f"checks/s {rate['checks']:,.0f}   hits/s {rate['hits']:,.0f}   misses/s {rate['misses']:,.0f}"
-            f"   faults/s {rate['faults']:,.0f}"
+            f"checks/s {rate['checks']:,.0f}   hits/s {rate['hits']:,.0f} ({rate['by_clients']:,.0f} by clients)"
+            f"   misses/s {rate['misses']:,.0f}   faults/s {rate['faults']:,.0f}"
         ),
         fit(
             f"hits {'-' if ratio is None else f'{ratio:.1%}':>6} [{'#' * full}{'.' * (BAR - full)}]   {of_misses}"
