@@ -1,7 +1,8 @@
 """Blocks: denies that stand in front of the PDP until they are lifted or over. The kill switch.
 
 Promises: a block matches the subject and every member of its principal chain; while its list cannot be read, everything
-is denied and says so; what is written out reads back as it was, and what says anything twice is not read.
+is denied and says so; what is written out reads back as it was, and what says anything twice, or is not byte by byte
+what was written, is not read.
 Never: reads a clock or a file (the caller passes the wall time, and bytes); is looked at on a hit: who blocks a tag
 revokes it too, so that nothing cached stands in front of the list.
 
@@ -11,6 +12,7 @@ whose numbers grow with it.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Iterator
@@ -18,11 +20,11 @@ from typing import Any
 
 import msgspec
 
+from .errors import BadRequest
 from .model import Entity, Question
+from .wire import check_block, check_text, check_time
 
 MOST = 10_000
-LONGEST = 1024
-"""Characters of a tag, and of a reason."""
 FIXED = 128
 """Bytes of a block besides these, at most, where it is shown."""
 PIECE = 64
@@ -47,24 +49,37 @@ class Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     blocks: tuple[Block, ...]
+    sha256: str
 
 
+_SEAL = b',"sha256":"%s"}'
+"""Ends what is kept: the digest of all that stands before it. A block that was lost to a flipped bit lifts itself."""
 _write = msgspec.json.Encoder().encode
 
 
 def written(blocks: Iterable[Block]) -> Iterator[bytes]:
     """The list as it is kept on disk, in pieces: whoever makes all of a long one at once stops every other thread."""
-    left = iter(blocks)
+    digest = hashlib.sha256()
+    for piece in _pieces(iter(blocks)):
+        digest.update(piece)
+        yield piece
+    yield _SEAL % digest.hexdigest().encode()
+
+
+def _pieces(left: Iterator[Block]) -> Iterator[bytes]:
     yield b'{"version":1,"blocks":['
     comma = b""
     while piece := list(itertools.islice(left, PIECE)):
         yield comma + _write(piece)[1:-1]
         comma = b","
-    yield b"]}"
+    yield b"]"
 
 
 def _read(data: bytes) -> _Written:
     """Raises ValueError, also for a member that is there twice: of two lists nobody knows which was meant."""
+    sealed = len(data) - len(_SEAL % bytes(64))
+    if data[max(0, sealed) :] != _SEAL % hashlib.sha256(data[: max(0, sealed)]).hexdigest().encode():
+        raise ValueError("it is not what was written: its checksum is missing, or another")
     try:
         return msgspec.convert(json.loads(data.decode(), object_pairs_hook=_members), _Written)
     except RecursionError:
@@ -153,13 +168,25 @@ class Blocks:
         kept = _read(data)
         if kept.version != 1:
             raise ValueError(f"version `{kept.version}` is not known here")
-        if any(not 0 < len(b.tag) <= LONGEST for b in kept.blocks) or len(kept.blocks) > MOST:
-            raise ValueError("it holds a tag, or a number of blocks, that cannot be")
+        if len(kept.blocks) > MOST:
+            raise ValueError(f"it holds `{len(kept.blocks)}` blocks, more than {MOST}")
+        for block in kept.blocks:
+            _check(block)
         if len({b.tag for b in kept.blocks}) < len(kept.blocks):
             raise ValueError("it blocks a tag twice")
         self.clear()
         for block in kept.blocks:
             self.add(block)
+
+
+def _check(block: Block) -> None:
+    """Raises ValueError for what no administrator can have sent: it could not be listed, or passed on."""
+    try:
+        check_block(block.tag, block.reason, block.until)
+        check_time("block.since", block.since)
+        check_text("block.by", block.by)
+    except BadRequest as fault:
+        raise ValueError(str(fault)) from None
 
 
 def tag_of(entity: Entity) -> str:

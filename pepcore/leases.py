@@ -90,17 +90,19 @@ class Leases:
 
     def adopt(
         self, partition: Partition, principals: tuple[str, ...], action: str, resource: str, tags: frozenset[str],
-        since_ms: int, stops_ns: int,
+        since_ms: int, stops_ns: int, ended: bool = False,
     ) -> None:  # fmt: skip
-        """A lease of a daemon before this one, whose holder stops then, unless he asks here by then."""
+        """A lease of a daemon before this one, whose holder stops then, unless he asks here by then. One that ended
+        there did so before any revision of this one: revisions of two daemons are not compared."""
         owner = partition.owner
         lease = Lease(
             next(self._numbers), self, owner, 0, 0, partition, b"", principals, resource, action, since_ms, tags=tags,
-            lost=True,
+            held=not ended, lost=True,
         )  # fmt: skip
         self._all[lease.number] = lease
         self.started += 1
-        for tag in tags:
+        self.ended += ended
+        for tag in tags if lease.held else ():
             self._tagged.setdefault(tag, {})[lease] = None
         self.room.adopt(owner)
         self._stopping.append((stops_ns, [lease]))
@@ -279,6 +281,10 @@ class Leases:
     def held(self, after: int = -1, most: int | None = None) -> list[Lease]:
         """The leases that are held, oldest first, those behind a number, so many at most."""
         return list(islice((lease for lease in self._all.values() if lease.held and lease.number > after), most))
+
+    def unstopped(self) -> list[Lease]:
+        """All whose holders have not stopped yet, as far as we know: held, or ended."""
+        return list(self._all.values())
 
     def _unindex(self, lease: Lease) -> None:
         for tag in lease.tags:

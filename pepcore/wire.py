@@ -173,13 +173,23 @@ def read_revoke(body: bytes) -> Revoke:
 def read_block(body: bytes) -> BlockWanted:
     """Decode a block. Raises BadRequest."""
     wanted = _strict(_block, body, "block")
-    _tag("block.tag", wanted.tag)
-    if not wanted.tag.partition("::")[0] or "::" not in wanted.tag:
-        raise BadRequest("block.tag", f"`{wanted.tag}` is not a subject: write `Type::id`")
-    if not 0 <= wanted.until < 1 << 63:
-        raise BadRequest("block.until", f"`{wanted.until}` is not a time in Unix milliseconds, or 0")
-    _reason("block.reason", wanted.reason)
+    check_block(wanted.tag, wanted.reason, wanted.until)
     return wanted
+
+
+def check_block(tag: str, reason: str, until: int) -> None:
+    """Raise BadRequest for a block that cannot be, wherever it comes from."""
+    _tag("block.tag", tag)
+    if not tag.partition("::")[0] or "::" not in tag:
+        raise BadRequest("block.tag", f"`{tag}` is not a subject: write `Type::id`")
+    check_time("block.until", until)
+    _reason("block.reason", reason)
+
+
+def check_time(field: str, unix_ms: int) -> None:
+    """Raises BadRequest."""
+    if not 0 <= unix_ms < 1 << 63:
+        raise BadRequest(field, f"`{unix_ms}` is not a time in Unix milliseconds, or 0")
 
 
 def read_blocks(body: bytes) -> BlocksWanted:
@@ -192,12 +202,22 @@ def read_leases(body: bytes) -> LeasesWanted:
     return _strict(_leases, body, "leases")
 
 
+def check_text(field: str, text: str) -> None:
+    """Raise BadRequest for what has no UTF-8 form: JSON can escape half a character, which nothing can pass on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(field, "has a lone surrogate: send valid text") from None
+
+
 def _tag(field: str, tag: str) -> None:
+    check_text(field, tag)
     if not 0 < len(tag) <= LONGEST_TAG:
         raise BadRequest(field, f"has a tag of {len(tag)} characters: 1 to {LONGEST_TAG} are taken")
 
 
 def _reason(field: str, reason: str) -> None:
+    check_text(field, reason)
     if len(reason) > LONGEST_TAG:
         raise BadRequest(field, f"has {len(reason)} characters, more than {LONGEST_TAG}")
 

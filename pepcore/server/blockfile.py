@@ -107,8 +107,8 @@ class BlockFile:
             now = self.blocks.active(clock.wall_ms())
             try:
                 await asyncio.get_running_loop().run_in_executor(None, self._replace, now)
-            except OSError as error:
-                why = error.strerror or str(error)
+            except Exception as error:  # whatever it is: who waits for it is told, and it is tried again
+                why = getattr(error, "strerror", None) or str(error) or repr(error)
                 if why != self.unsaved:
                     logs.error("the list of blocks cannot be written", file=str(self.path), reason=why)
                 self.unsaved = why

@@ -65,7 +65,8 @@ class Successor(msgspec.Struct, frozen=True):
 
 
 class HeldBefore(msgspec.Struct, frozen=True):
-    """A lease of the predecessor, whose holder stops by himself within so many ms unless he asks again."""
+    """A lease of the predecessor, whose holder stops by himself within so many ms unless he asks again. `ended`: it is
+    held no more, but its holder has not said that he stopped."""
 
     principals: tuple[str, ...]
     action: str
@@ -75,6 +76,7 @@ class HeldBefore(msgspec.Struct, frozen=True):
     uid: int
     since_ms: int
     left_ms: int
+    ended: bool
 
 
 class Handed(msgspec.Struct, frozen=True):

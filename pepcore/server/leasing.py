@@ -194,22 +194,24 @@ class Leasing:
     # ---- from one daemon to the next ----
 
     def passed_on(self, now: int) -> list[HeldBefore]:
-        """The leases of holders who stop by themselves now that this daemon ends."""
+        """The leases of holders who stop by themselves now that this daemon ends, also of those who have not said that
+        they stopped when they were told, or were not told yet."""
         return [
             HeldBefore(
                 lease.principals, lease.action, lease.resource, tuple(lease.tags), lease.partition.point,
-                lease.partition.uid, lease.since_ms, self.leases.grace_ns // 1_000_000,
+                lease.partition.uid, lease.since_ms, self.leases.grace_ns // 1_000_000, not lease.held,
             )
-            for lease in self.leases.held()
+            for lease in self.leases.unstopped()
         ]  # fmt: skip
 
     def adopt(self, before: Iterable[HeldBefore]) -> None:
-        """Leases of a predecessor: they can be revoked, and are forgotten when their holders have stopped."""
+        """Leases of a predecessor: they can be revoked, and are forgotten when their holders have stopped. Those that
+        he ended are still to be told, whatever revision is asked for."""
         now = clock.now()
         for held in before:
             self.leases.adopt(
                 Partition(0, 0, held.point, uid=held.uid), held.principals, held.action, held.resource,
-                frozenset(held.tags), held.since_ms, now + held.left_ms * 1_000_000,
+                frozenset(held.tags), held.since_ms, now + held.left_ms * 1_000_000, held.ended,
             )  # fmt: skip
         self._arm(now)
 

@@ -217,6 +217,38 @@ def test_a_lease_whose_holder_does_not_come_again_is_counted_until_its_grace_is_
         holder.wait()
 
 
+@pytest.mark.parametrize("way", ["revoke", "block"])
+def test_a_holder_who_has_not_stopped_before_a_hand_over_is_still_to_be_told_after_it(serve, way):
+    daemon = serve(READERS, config='drain = "300ms"\n[leases]\ngrace = "2s"\n', before=NO_GRACE)
+    client = pepcore.connect(daemon.socket, deadline=5.0)
+    code = (
+        "import sys, time, pepcore\nc = pepcore.connect(sys.argv[1], deadline=5.0)\n"
+        "ls = [c.lease('User::held', 'read', f'Document::{n}') for n in range(300)]\nprint(all(ls), flush=True)\n"
+        "time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(daemon.socket)], stdout=subprocess.PIPE)
+    slow = client.lease("User::held", "read", "Document::1", on_end=lambda _: time.sleep(3.0))
+    try:
+        assert holder.stdout.readline() == b"True\n"
+        os.kill(holder.pid, signal.SIGSTOP)  # what he is sent he does not read; the other one was told, and takes long
+        acknowledged = getattr(client, way)(subject="User::held", reason="r" * 1000)
+        assert acknowledged.held == 301
+        assert slow.wait(2)
+        succeed(daemon)
+        told = client.untold(acknowledged)
+        assert (told.held, told.before) == (301, False), "they have not stopped, as far as we know"
+        assert client.untold(acknowledged._replace(revision=0)).held == 301, "revisions of two daemons say nothing"
+        assert client.revoke(subject="User::nobody").held == 301
+        assert client.leases() == [], "they are held no more"
+        assert client.stats()["leases"] == {"held": 0, "started": 301, "ended": 301, "untold": 301}
+        time.sleep(2.2)
+        assert client.untold(acknowledged).held == 0, "the grace is over: they have stopped by themselves"
+        assert client.stats()["leases"] == {"held": 0, "started": 301, "ended": 301, "untold": 0}
+    finally:
+        holder.kill()
+        holder.wait()
+
+
 def kept_in(daemon: Any) -> list[dict[str, Any]]:
     """The record, oldest first."""
     folder = daemon.folder / "run" / "pepcore.sock.state" / "journal"

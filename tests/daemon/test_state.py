@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,8 +19,22 @@ from test_handover import READERS, succeed
 from test_handover_refused import successor_of
 
 import pepcore
+from pepcore.blocks import Block, Blocks, written
+from pepcore.errors import NotAvailable
 
+BROKEN_ENCODER = """
+from pepcore.server import blockfile
+def written(blocks):
+    raise RuntimeError("something else went wrong")
+blockfile.written = written
+"""
 ONE = {"tag": "User::one", "reason": "", "since": 1, "until": 0, "by": "uid 0"}
+
+
+def sealed(blocks: str) -> str:
+    """A list as it is kept on disk, whatever it says."""
+    head = f'{{"version":1,"blocks":{blocks}'
+    return f'{head},"sha256":"{hashlib.sha256(head.encode()).hexdigest()}"}}'
 
 
 def state(daemon: Daemon) -> Path:
@@ -61,7 +76,7 @@ def test_blocks_go_on_in_another_state_folder_beside_those_that_are_kept_there(s
     daemon = serve(READERS)
     elsewhere = daemon.folder / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "blocks.json").write_text(json.dumps({"version": 1, "blocks": [ONE]}))
+    (elsewhere / "blocks.json").write_text(sealed(json.dumps([ONE])))
     with connect(daemon) as client:
         client.block("User::evil", reason="stolen")
         configure(daemon, elsewhere)
@@ -145,21 +160,64 @@ def test_one_daemon_at_a_time_has_a_state_folder(serve: Callable[..., Daemon], m
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        '{"version":1,"blocks":[],"blocks":[]}',
-        json.dumps({"version": 1, "blocks": [ONE]}).replace('"since"', '"tag": "User::two", "since"'),
-        json.dumps({"version": 1, "blocks": [ONE, ONE]}),
+        (sealed('[],"blocks":[]'), "names a member twice"),
+        (sealed(json.dumps([ONE]).replace('"since"', '"tag": "User::two", "since"')), "names a member twice"),
+        (sealed(json.dumps([ONE, ONE])), "blocks a tag twice"),
+        (sealed(json.dumps([ONE | {"tag": "User::\ud800"}])), "block.tag: has a lone surrogate"),
+        (sealed(json.dumps([ONE | {"reason": "\ud800"}])), "block.reason: has a lone surrogate"),
+        (sealed(json.dumps([ONE | {"by": "\ud800"}])), "block.by: has a lone surrogate"),
+        (sealed(json.dumps([ONE | {"until": 99999999999999999999}])), "not a time in Unix milliseconds"),
+        (sealed(json.dumps([ONE | {"since": -1}])), "not a time in Unix milliseconds"),
+        (sealed(json.dumps([ONE | {"tag": "User:one"}])), "is not a subject"),
+        (sealed(json.dumps([ONE | {"reason": "r" * 1025}])), "more than 1024"),
+        (sealed(json.dumps([ONE])).replace("::one", "::onf"), "not what was written"),
+        (sealed(json.dumps([ONE])).replace('"until": 0', '"until": 1'), "not what was written"),
+        (json.dumps({"version": 1, "blocks": [ONE]}), "not what was written"),
     ],
-    ids=["a list twice", "a tag twice in a block", "a tag blocked twice"],
+    ids=lambda each: "" if each.startswith("{") else each,
 )
-def test_a_list_that_says_something_twice_is_damaged(serve: Callable[..., Daemon], text: str) -> None:
+def test_a_list_that_nobody_can_have_written_is_damaged_and_denies_everything_also_with_a_successor(
+    serve: Callable[..., Daemon], text: str, why: str
+) -> None:
     daemon = serve(READERS)
     daemon.stop()
     (state(daemon) / "blocks.json").write_text(text)
     daemon.ready()
     with connect(daemon) as client:
+        reason = client.check("User::ann", "read", "Document::1").reason
+        assert "the list of blocks cannot be read" in reason
+        assert why in reason
+        for call in (client.blocks, lambda: client.block("User::two")):
+            with pytest.raises(NotAvailable, match="everything is denied"):
+                call()
+        succeed(daemon)
         assert "the list of blocks cannot be read" in client.check("User::ann", "read", "Document::1").reason
+    assert (state(daemon) / "blocks.json").read_text() == text
+
+
+def test_a_list_of_which_any_byte_changed_is_not_read() -> None:
+    blocks = Blocks()
+    kept = b"".join(written([Block(**ONE), Block("User::two", "\u00e4", 2, 3, "uid 7")]))
+    blocks.read(kept)
+    assert [block.tag for block in blocks] == ["User::one", "User::two"]
+    for at in range(len(kept)):
+        for flipped in (1, 2, 16, 32, 128):
+            with pytest.raises(ValueError, match="not what was written"):
+                blocks.read(kept[:at] + bytes([kept[at] ^ flipped]) + kept[at + 1 :])
+        with pytest.raises(ValueError, match="not what was written"):
+            blocks.read(kept[:at])
+    assert [block.tag for block in blocks] == ["User::one", "User::two"], "what is in force stays"
+
+
+def test_a_block_that_cannot_be_written_for_any_cause_is_acknowledged_and_says_so(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, before=BROKEN_ENCODER)
+    with connect(daemon) as client:
+        told = client.block("User::evil")
+        assert (told.durable, told.why) == (False, "something else went wrong")
+        assert not client.check("User::evil", "read", "Document::1")
+        assert [each["tag"] for each in client.blocks()] == ["User::evil"]
 
 
 def test_a_list_that_is_a_link_to_nothing_denies_everything(serve: Callable[..., Daemon]) -> None:
@@ -177,7 +235,7 @@ def test_ten_thousand_of_the_longest_blocks_are_listed_and_hold_nobody_up(serve:
     daemon.stop()
     blocks = [ONE | {"tag": f"User::{n}".ljust(1024, "\u00e4"), "reason": "\U0001f512" * 1024} for n in range(2000)]
     blocks += [ONE | {"tag": f"User::{n}"} for n in range(2000, 9999)]
-    (state(daemon) / "blocks.json").write_text(json.dumps({"version": 1, "blocks": blocks}))
+    (state(daemon) / "blocks.json").write_text(sealed(json.dumps(blocks)))
     daemon.ready()
     ended, slowest = threading.Event(), [0.0]
 
