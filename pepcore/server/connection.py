@@ -38,6 +38,8 @@ class Connection:
     def __init__(self, service: Service, sock: socket.socket, peer: Peer, administrator: bool = False) -> None:
         self.service, self.peer, self.administrator = service, peer, administrator
         self.closed = False
+        self.hung_up = False
+        """Whether it was the peer who ended it."""
         self.asks: deque[Ask] = deque()
         self.asked_ns = 0
         self.waiting = 0
@@ -199,6 +201,7 @@ class Connection:
 
     def _ended(self, error: Exception | None) -> None:
         """The peer has closed, or only its sending side: both end what it asked. While draining, it was us."""
+        self.hung_up = error is None
         if error is not None:
             logs.unexpected("a connection is closed", error)
         if self.service.leaving and error is None:

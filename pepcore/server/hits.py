@@ -1,8 +1,8 @@
 """Hits by count: what was served from the cache, here and in clients, becomes entries of the record (DESIGN, D10).
 
 Promises: what was served is in an entry within about a second, or is counted as dropped; also the last hits of a client
-that went, and of a partition that was forgotten meanwhile. It stands behind the entries of those decisions. One
-entry holds the hits of many, which costs a hundredth.
+that went, of one whose connection this daemon ended, and of a partition that was forgotten meanwhile. It stands behind
+the entries of those decisions. One entry holds the hits of many, which costs a hundredth.
 Never: costs a hit more than the increment of a counter.
 """
 
@@ -11,13 +11,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from ..audit.intake import MOST
 from ..errors import Overloaded
 from ..flight import Partition
-from ..recorded import LARGEST, hits_of
+from ..recorded import hits_of
 from . import clock
 from .sharing import make_counts
 
 if TYPE_CHECKING:
+    from ..core.counts import Counts
     from .connection import Connection
     from .recording import Recording
     from .service import Service
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 EVERY_S = 1.0
 SLICE = 1024
 """Decisions whose hits are written down in one turn of the loop, about."""
+ENDED = 64
+"""Most of those that we count on for whose connections we ended."""
 UNCOUNTED = "hits that found no room to be counted in"
 TAKEN = "the journal's lock file was removed, another process may write it: this daemon ends"
 
@@ -35,7 +39,9 @@ class Hits:
     def __init__(self, service: Service, recording: Recording) -> None:
         self._service, self._recording = service, recording
         self._counting: dict[Connection, Partition] = {}
-        self._left: list[tuple[Connection, Partition]] = []
+        self._ended: dict[Counts, tuple[Partition, int]] = {}
+        """Of clients that do not know yet that they have no connection, until nothing that they keep can stand."""
+        self._left: list[tuple[Counts, Partition]] = []
         self._forgotten: list[int] = []
         self._sets = 0
         self._next: asyncio.TimerHandle | None = None
@@ -81,16 +87,17 @@ class Hits:
             pass
 
     def _begin(self) -> None:
-        self._left = list(self._counting.items())
+        now = clock.now()
+        self._left = [(connection.counts, of) for connection, of in self._counting.items() if connection.counts]
+        self._left += [(counts, of) for counts, (of, _) in self._ended.items()]
+        self._ended = {counts: until for counts, until in self._ended.items() if until[1] > now}
         self._sets, self._forgotten = self._service.cache.unharvested, list(self._service.peers.forgotten)
 
     def _slice(self) -> bool:
         """Write down some of it; False: that was all."""
         written = 0
         while self._left and written < SLICE:
-            connection, of_client = self._left.pop()
-            if connection in self._counting:  # else it has gone, and was fetched then
-                written += self._fetch(connection, of_client)
+            written += self._fetch(*self._left.pop())
         if self._left:
             return True
         peers, cache = self._service.peers, self._service.cache
@@ -128,16 +135,22 @@ class Hits:
         return fd
 
     def gone(self, connection: Connection) -> None:
-        """A client has gone, however: what it had counted is fetched once more."""
-        partition = self._counting.pop(connection, None)
-        if partition is not None:
-            self._fetch(connection, partition)
+        """A connection has ended: what its client had counted is fetched, and where the client did not end it, what it
+        goes on to count."""
+        partition, counts = self._counting.pop(connection, None), connection.counts
+        if partition is None or counts is None:
+            return
+        self._fetch(counts, partition)
+        if not connection.hung_up:
+            while len(self._ended) >= ENDED:
+                oldest = next(iter(self._ended))
+                self._fetch(oldest, self._ended.pop(oldest)[0])
+            self._ended[counts] = partition, clock.now() + self._service.gate.keep_ms * 1_000_000
 
-    def _fetch(self, connection: Connection, partition: Partition) -> int:
-        assert connection.counts is not None, "only who counts is listed"
-        found, lost = connection.counts.harvest()
+    def _fetch(self, counts: Counts, partition: Partition) -> int:
+        found, lost = counts.harvest()
         self._recording.missed(UNCOUNTED, lost)
-        self._by_clients = min(LARGEST, self._by_clients + sum(count for _, count in found))  # it can misstate its own
+        self._by_clients = min(MOST, self._by_clients + sum(count for _, count in found))  # a client can misstate it
         now = clock.now()
         self._write(partition, found, now - int(EVERY_S * 1e9), now, in_process=True)
         return len(found)
