@@ -90,9 +90,10 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lasting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    held: int = 10_000
+    held: int = 16_384
     """Leases that are held at one time, of all peers."""
     held_per_peer: int = 10_000
+    """Fewer than there are: nobody can have them all."""
     grace: str = "1s"
     """How long a holder goes on that has lost the daemon, 10s at most."""
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..durations import milliseconds
+from ..model import Entity
 from .asking import add_socket, connect
 from .parser import Parser, Usage, whole
 from .terminal import as_json, plain, say
@@ -66,11 +67,15 @@ def span(text: str) -> int:
 
 
 def entity(text: str, place: str, command: str) -> str:
-    """An entity as it is revoked and blocked. Raises Usage."""
-    kind, colons, _ = text.partition("::")
-    if not colons or not kind:
-        raise Usage(command, f"{place} `{text}` is not an entity: write it as `Type::id`")
-    return _short(text, place, command)
+    """The tag of an entity that is revoked or blocked. Raises Usage."""
+    from pepclient.tags import tag_of
+
+    from ..errors import BadRequest
+
+    try:
+        return _short(tag_of(text), place, command)
+    except BadRequest as fault:
+        raise Usage(command, f"{place} {fault.reason}") from None
 
 
 def tag(text: str, command: str) -> str:
@@ -87,7 +92,7 @@ def _short(text: str, place: str, command: str) -> str:
 
 
 def one_subject(options: argparse.Namespace, command: str) -> str:
-    """The single word of a command. Raises Usage."""
+    """The tag of the single word of a command. Raises Usage."""
     words = options.words
     if len(words) == 1:
         return entity(words[0], "SUBJECT", command)
@@ -95,6 +100,12 @@ def one_subject(options: argparse.Namespace, command: str) -> str:
     if not words:
         raise Usage(command, f"SUBJECT is needed, as in `{example}`")
     raise Usage(command, f"`{words[1]}` is one word too many: name one SUBJECT at a time, as in `{example}`")
+
+
+def named(tag: str) -> Entity:
+    """Whom a tag of `one_subject` names: as text, an id that begins with a quote would be read once more."""
+    kind, _, name = tag.partition("::")
+    return Entity(kind, name)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from .administering import (
     add_wait,
     left,
     local,
+    named,
     one_subject,
     sending,
     settled,
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = None if options.span is None else options.span / 1000
     with sending(options, "block") as client:
         began, began_ms = time.monotonic_ns(), time.time_ns() // 1_000_000
-        ack = client.block(subject, for_=seconds, reason=options.reason)
+        ack = client.block(named(subject), for_=seconds, reason=options.reason)
         took_us = (time.monotonic_ns() - began) // 1000
         ack = settled(options, client, ack)
     ends = "until it is lifted"

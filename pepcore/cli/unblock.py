@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..errors import NotAvailable
-from .administering import ABOUT_WHO, add_daemon, one_subject, sending, tell
+from .administering import ABOUT_WHO, add_daemon, named, one_subject, sending, tell
 from .parser import Parser
 
 ABOUT = f"""Lifts the block of a subject, so that the policies decide about it again. It is no fault if there is none.
@@ -29,5 +29,5 @@ def run(options: argparse.Namespace) -> int:
             found = any(block["tag"] == subject for block in client.blocks())
         except NotAvailable:  # a list that cannot be read: the daemon says what it makes of it
             found = True
-        ack = client.unblock(subject)
+        ack = client.unblock(named(subject))
     return tell(options, ack, f"unblocked {subject}" if found else f"there was no block of {subject}", "yes")

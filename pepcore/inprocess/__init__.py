@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from pepclient import frames
-from pepclient.administration import Acknowledgement, tags_of
+from pepclient.administration import Acknowledgement
 from pepclient.guard import Guards
 from pepclient.leases import Lease, OnEnd
 from pepclient.questions import (
@@ -36,6 +36,7 @@ from pepclient.questions import (
     semantic_code,
 )
 from pepclient.settings import handled
+from pepclient.tags import tags_of, text_of
 
 from ..core import obligation
 from ..core.verdict import Verdict
@@ -127,7 +128,7 @@ class Embedded(Deciding, Guards):
 
         The policies decide anew. It waits for the question that is being decided, so it is not for signal handlers.
         """
-        wanted = frames.packed(all=all, reason=reason, tags=tags_of(subject, resource, tag))
+        wanted = frames.packed(all=all, reason=text_of(reason, "reason"), tags=tags_of(subject, resource, tag))
         return self._revoke(read_revoke(wanted))
 
     @property

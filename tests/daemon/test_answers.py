@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 from raw import Client, Error, Verdict, ask, check, frame, hello
 
+import pepcore
+
+READERS = '@id("readers") permit(principal, action == Action::"read", resource);\n'
 Serve = Callable[..., object]
 PEP = Path(sys.executable).with_name("pep")
 
@@ -205,3 +209,44 @@ clock.wall_ms = lambda: real() + (3_600_000 if os.path.exists({str(moved)!r}) el
         os.kill(worker, signal.SIGCONT)
         answers = [c.answer() for _ in range(3)]
     assert [(a.permit, a.fault) for a in answers] == [(not was_set, 0)] * 3
+
+
+def test_a_client_of_many_threads_keeps_answers_again_after_one_that_came_late(serve):
+    daemon = serve(READERS)
+    client = pepcore.connect(daemon.socket, deadline=0.5)
+    beside = threading.Barrier(4)
+
+    def miss(k: int) -> None:
+        beside.wait()
+        for n in range(50):
+            assert client.check("User::ann", "read", f"Document::{k}-{n}")
+
+    def kept() -> bool:
+        before = client._kept.usage()["hits"]
+        for _ in range(20):
+            client.check("User::ann", "read", "Document::1")
+        return bool(client._kept.usage()["hits"] - before >= 10)
+
+    while len(client._pool._open) < 2:
+        threads = [threading.Thread(target=miss, args=(k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert kept()
+    idle = client._pool._idle
+    if idle[-1] is not client._sharing:  # the question that comes late goes over the one that shares the page
+        idle.remove(client._sharing)
+        idle.append(client._sharing)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        late = client.check("User::ann", "read", "Document::late")
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    assert late.error
+    assert client._pool._idle, "there are others that are in order"
+    until = time.monotonic() + 5
+    while not kept():
+        assert time.monotonic() < until, "no connection asked for the page again"
+        time.sleep(0.05)
+    assert len(client._pool._open) <= 4

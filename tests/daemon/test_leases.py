@@ -354,6 +354,34 @@ def test_the_grace_that_holders_were_told_stays_until_a_restart(serve):
         assert unpack(c.greet().body)["limits"]["grace"] == 1000
 
 
+def test_a_child_that_was_forked_by_force_holds_no_lease_and_may_ask_for_its_own(serve):
+    daemon = serve(ALL)
+    client = connect(daemon)
+    code = (
+        "import ctypes, os, sys, pepcore\nc = pepcore.connect(sys.argv[1], deadline=5)\n"
+        "mine = c.lease('User::ann', 'read', 'Document::1')\nprint(bool(mine), flush=True)\n"
+        "child = ctypes.PyDLL(None).fork()\n"  # none of Python's hooks runs
+        "if not child:\n    sys.stdin.readline()\n    held = bool(mine)\n"
+        "    own = c.lease('User::bob', 'read', 'Document::1')\n"
+        "    os.write(1, f'{held} {bool(own)} {bool(mine)}\\n'.encode())\n    os._exit(0)\n"
+        "os.waitpid(child, 0)\nprint(bool(mine), mine.cause, flush=True)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(daemon.socket)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"True\n"
+        told = client.revoke(subject="User::ann")
+        until(lambda: client.untold(told).held == 0)
+        holder.stdin.write(b"\n")
+        holder.stdin.close()
+        assert holder.stdout.readline() == b"False True False\n", "the child: of its parent, its own, of its parent"
+        assert holder.stdout.readline() == b"False revoked\n"
+    finally:
+        holder.kill()
+        holder.wait()
+
+
 # ---- holders that do not say that they stopped ----
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -291,3 +293,23 @@ def test_acknowledgements_wait_until_a_predecessors_page_is_dead(make):
     started = time.monotonic()
     client.revoke(all=True)
     assert time.monotonic() - started < 0.5
+
+
+def test_a_block_in_cedars_notation_denies_whom_it_names(serve):
+    daemon = serve(READERS)
+    client = connect(daemon)
+    assert client.check("User::ann", "read", "Document::1")
+    client.block('User::"ann"')
+    assert [each["tag"] for each in client.blocks()] == ["User::ann"]
+    assert not client.check("User::ann", "read", "Document::1")
+    client.unblock('User::"ann"')
+    assert client.check("User::ann", "read", "Document::1")
+    for command, blocked in (
+        (("block", 'User::"ann"'), {"User::ann"}),
+        (("block", r'User::"\"bob\""'), {"User::ann", 'User::"bob"'}),
+        (("unblock", r'User::"\"bob\""'), {"User::ann"}),
+    ):
+        told = [sys.executable, "-m", "pepcore", *command, "--socket", str(daemon.socket)]
+        assert subprocess.run(told, capture_output=True, timeout=30).returncode == 0
+        assert {each["tag"] for each in client.blocks()} == blocked
+    assert not client.check("User::ann", "read", "Document::1")

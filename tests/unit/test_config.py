@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pepcore.config import Config, load, milliseconds, validate
-from pepcore.errors import ConfigError
+from pepcore.errors import ConfigError, Overloaded
+from pepcore.leaseroom import Room
 from pepcore.pointconfig import not_enforced
 
 WHOLE = """
@@ -172,3 +173,14 @@ def test_a_point_enforces_unless_the_config_names_it_and_its_mode_and_it_has_a_r
     assert not_enforced(config.points) == {"shadow": ["pay"], "off": ["gone"]}
     assert not_enforced(Config().points) == {}
     assert read(tmp_path, "[record]\nkeep = 'off'\n[points.pay]\nmode = 'enforce'").mode_of("pay") == "enforce"
+
+
+def test_one_peer_may_hold_ten_thousand_leases_and_leaves_room_for_others() -> None:
+    leases = Config().leases
+    assert 10_000 <= leases.held_per_peer < leases.held
+    room = Room(leases.held, leases.held_per_peer)
+    for _ in range(10_000):
+        room.enter(1)
+    with pytest.raises(Overloaded, match="this peer holds 10000 leases"):
+        room.enter(1)
+    room.enter(2)

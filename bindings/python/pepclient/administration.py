@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pepcore.errors import BadFrame, BadRequest
-from pepcore.model import Entity
 
 from . import frames
 from .questions import EntityLike
 from .settings import Settings
+from .tags import tag_of, tags_of, text_of
 
 if TYPE_CHECKING:
     from .client import Client
@@ -42,12 +42,6 @@ class Acknowledgement(NamedTuple):
     why: str = ""
 
 
-def tags_of(subject: EntityLike | None, resource: EntityLike | None, tag: str | Iterable[str] | None) -> list[str]:
-    """What a revoke names. Raises Fault."""
-    tags = [tag_of(entity) for entity in (subject, resource) if entity is not None]
-    return tags + ([tag] if isinstance(tag, str) else list(tag or ()))
-
-
 class Administration:
     """The calls of an administrator."""
 
@@ -68,7 +62,7 @@ class Administration:
 
         The policies decide anew: whoever is to be denied although they still permit is to be blocked.
         """
-        body = frames.packed(all=all, reason=reason, tags=tags_of(subject, resource, tag))
+        body = frames.packed(all=all, reason=text_of(reason, "reason"), tags=tags_of(subject, resource, tag))
         return _acknowledgement(self._administer(frames.REVOKE, body))
 
     def block(
@@ -81,7 +75,7 @@ class Administration:
             if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < 1e10:
                 raise BadRequest("for_", f"`{for_!r}` is not a number of seconds above 0, or a timedelta")
             until = int((time.time() + seconds) * 1000)
-        body = frames.packed(lift=False, reason=reason, tag=tag_of(subject), until=until)
+        body = frames.packed(lift=False, reason=text_of(reason, "reason"), tag=tag_of(subject), until=until)
         return _acknowledgement(self._administer(frames.BLOCK, body))
 
     def unblock(self, subject: EntityLike) -> Acknowledgement:
@@ -134,22 +128,6 @@ class Administration:
 
 def _told(body: bytes) -> dict[str, Any]:
     return frames.plain(body) if body else {}
-
-
-def tag_of(entity: EntityLike) -> str:
-    """An entity as revokes and blocks name it. Raises BadRequest."""
-    if isinstance(entity, str):
-        found = entity
-    elif isinstance(entity, Entity):
-        found = f"{entity.type}::{entity.id}"
-    else:
-        try:
-            found = f"{entity['type']}::{entity['id']}"
-        except (KeyError, TypeError):
-            raise BadRequest("subject", "is neither `Type::id`, an Entity, nor a dict with `type` and `id`") from None
-    if not found.partition("::")[0] or "::" not in found:
-        raise BadRequest("subject", f"`{found}` is not an entity: write `Type::id`")
-    return found
 
 
 def _acknowledgement(told: dict[str, Any]) -> Acknowledgement:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from .holding import Holder
 
 T = TypeVar("T")
+SHARE_AGAIN_S = 0.1
+"""Between two tries to have a page again, where the connection that it hung on is lost and others are in order."""
 _making = threading.Lock()
 os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_making.release)
 
@@ -68,6 +70,7 @@ class Client(Administration, Guards):
         self._holder: Holder | None = None
         self._kept = table(self._miss)
         self._sharing: Stream | None = None
+        self._share_at = float("inf")
         self.check = self._kept.check
         self._frame_limit, self._many_limit = frames.FRAME_LIMIT, frames.MANY
 
@@ -197,7 +200,10 @@ class Client(Administration, Guards):
         request = frames.fitting(request, self._frame_limit)
         try:
             stream = self._pool.take()
-            if stream is not None:
+            if stream is not None and self._sharing is None and time.monotonic() >= self._share_at:
+                self._share_at = time.monotonic() + SHARE_AGAIN_S
+                self._pool.drop(stream)  # only a welcome brings a page: a new connection takes the place of this one
+            elif stream is not None:
                 try:
                     return self._exchange(stream, request, until, parse)
                 except Lost:
@@ -220,10 +226,10 @@ class Client(Administration, Guards):
 
         def closed() -> None:
             if self._sharing is stream:
-                self._sharing = None
+                self._sharing, self._share_at = None, 0.0
                 self._kept.renew(nobody())
 
-        self._sharing, stream.on_close = stream, closed
+        self._sharing, self._share_at, stream.on_close = stream, float("inf"), closed
         under(self._kept, found)
 
     def _exchange(self, stream: Stream, request: Request, until: float, parse: Callable[[bytes], T]) -> T:

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from pepcore.core.forks import number as fork_number
 from pepcore.core.verdict import Verdict, deny
 from pepcore.errors import DeadlinePassed, Draining, Fault, Overloaded, Stale, Unreachable
 
@@ -64,6 +65,7 @@ class Holder:
         self._wake = Wake()
         self._thread: threading.Thread | None = None
         self.calls = Calls()
+        self._life = fork_number()
         self._closed = False
 
     # ---- what callers do ----
@@ -78,6 +80,8 @@ class Holder:
 
     def ask_soon(self, asked: Asked) -> None:
         """Ask for a lease. Raises Unreachable where this holder was closed."""
+        if self._life != fork_number():  # somebody else than Python forked us: the thread is our parent's
+            self.forget()
         with self._lock:
             if self._closed:
                 raise Unreachable("", CLOSED)
@@ -95,8 +99,8 @@ class Holder:
         self._wake.poke()
 
     def sure(self, lease: Lease) -> bool:
-        """Whether the daemon was heard of within the grace, as far as this lease goes."""
-        return now() < (lease._sure_until or self._sure_until)
+        """Whether the daemon was heard of within the grace, as far as this lease goes, and by this process."""
+        return now() < (lease._sure_until or self._sure_until) and fork_number() == self._life
 
     def close(self) -> None:
         """Hold nothing any more. The daemon sees the connection end."""
