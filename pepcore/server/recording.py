@@ -246,6 +246,7 @@ class Recording:
         if self.writer is None:
             return
         self._flush(PENDING)
+        self._service.refusals.close()
         self.hits.harvest()
         self.note(entries.Stop, boot=self._service.page.boot)
         if not self.writer.close():
