@@ -110,7 +110,7 @@ GAUGES = (
 FAULTS = (
     "pepcore_faults",
     "fault",
-    "Requests that were denied because something was broken, by the name of the fault.",
+    "Requests that were denied, refused or not understood because something was wrong, by the name of the fault.",
 )
 MISSES = (
     "pepcore_miss_duration_seconds",

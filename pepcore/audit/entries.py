@@ -156,9 +156,8 @@ class Difference(Question, frozen=True, kw_only=True, tag="difference"):
 
 
 class Hits(Rare, frozen=True, kw_only=True, tag="hits"):
-    """How often cached decisions were given to a peer since the last such entry.
-
-    One entry for many: a busy second has tens of thousands of them."""
+    """How often cached decisions were given to a peer since the last such entry. One for many: a busy second has tens
+    of thousands."""
 
     served: tuple[tuple[int, int], ...]
     """Id of a decision, and how often it was given."""
@@ -207,8 +206,7 @@ class LeaseStart(Rare, frozen=True, kw_only=True, tag="lease-start"):
 
 class LeaseEnd(Rare, frozen=True, kw_only=True, tag="lease-end"):
     """A lease is not held any more. Where `cause` is `stopped` or `handed-over`, not of this daemon: its holder stops
-    within his grace, unless he asks another one. A lease without an end before the next `start` was one of a daemon
-    that was killed."""
+    within his grace, unless he asks another one. Without an end before the next `start`, its daemon was killed."""
 
     lease: int
     cause: str
@@ -225,12 +223,16 @@ class Reload(Rare, frozen=True, kw_only=True, tag="reload"):
 
 
 class Fault(Rare, frozen=True, kw_only=True, tag="fault"):
-    """Something is broken. `denied` are entries of the record that say permit and were not released: see `writer`."""
+    """Something is broken; `denied`: entries that say permit and were not released, see `writer`. Or it is `refused`:
+    what `uid` may not ask at `point`, `count` times."""
 
     what: str
     reason: str = ""
     segment: int = 0
     denied: tuple[int, ...] = ()
+    uid: int = -1
+    point: str = ""
+    count: int = 0
 
     @property
     def given_up(self) -> int:

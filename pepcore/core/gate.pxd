@@ -16,6 +16,8 @@ cdef class Stream:
     cdef readonly bint more     # feed() stopped early to bound its output: call it again
     cdef readonly list asks     # what the gate cannot answer, for the enforcer
     cdef readonly object peer
+    cdef readonly dict faults   # what the gate answered with a fault: {code: (how often, field, local partition)}
+    cdef int note(self, int code, str field, uint32_t local) except -1
 
 cdef class Ask:
     cdef readonly uint64_t id
@@ -49,6 +51,6 @@ cdef class Gate:
     cdef void open_reply(self, const Frame* f, int op, uint32_t length) noexcept
     cdef int check(self, Stream s, const Frame* f, int64_t now, int64_t wall_ms) except -1
     cdef int hit(self, const Frame* f, Slot* s, int64_t left_ms, int64_t now) except -1
-    cdef int fault(self, const Frame* f, int code, str field, str reason) except -1
-    cdef int denied(self, const Frame* f, int code, str reason) except -1
+    cdef int fault(self, Stream s, const Frame* f, int code, str field, str reason) except -1
+    cdef int denied(self, Stream s, const Frame* f, int code, str reason) except -1
     cdef int reply(self, const Frame* f, int op, bytes body) except -1

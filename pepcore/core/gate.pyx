@@ -66,6 +66,15 @@ cdef class Stream:
         asks, self.asks = self.asks, []
         return asks
 
+    def take_faults(self):
+        faults, self.faults = self.faults, None
+        return faults
+
+    cdef int note(self, int code, str field, uint32_t local) except -1:
+        self.faults = self.faults or {}
+        self.faults[code] = (self.faults.get(code, (0,))[0] + 1, field, local)
+        return 0
+
 
 @cython.final
 @cython.freelist(256)
@@ -121,9 +130,9 @@ cdef class Gate:
             if whole == LOST:
                 s.lost = True
                 if f.version != VERSION:
-                    self.fault(&f, 1, "version", f"`{f.version}` is not spoken here: send {VERSION}")
+                    self.fault(s, &f, 1, "version", f"`{f.version}` is not spoken here: send {VERSION}")
                 else:
-                    self.fault(&f, 1, "length", f"`{f.length}` is over the limit of {self.frame_limit} bytes")
+                    self.fault(s, &f, 1, "length", f"`{f.length}` is over the limit of {self.frame_limit} bytes")
                 break
             if f.op == CHECK or f.op == EXPLAIN or f.op == LEASE:
                 self.check(s, &f, now, wall_ms)
@@ -168,19 +177,19 @@ cdef class Gate:
         cdef Buffer canonical
         cdef int outcome
         if tail < 0:
-            return self.fault(f, 3, "flags", f"`{f.flags}` has a flag that is not known here")
+            return self.fault(s, f, 3, "flags", f"`{f.flags}` has a flag that is not known here")
         if <Py_ssize_t> f.length != size + tail:
-            return self.fault(f, 3, "length", f"`{f.length}` is not question ({size}) plus what the flags announce ({tail})")
+            return self.fault(s, f, 3, "length", f"`{f.length}` is not question ({size}) plus what the flags announce ({tail})")
         if f.partition == 0 or f.partition > <uint32_t> s.count:
-            return self.fault(f, 3, "partition", f"`{f.partition}` was not made by a hello of this connection")
+            return self.fault(s, f, 3, "partition", f"`{f.partition}` was not made by a hello of this connection")
         partition = s.partitions[f.partition - 1]
         read_tail(f.body + size, f.flags, &t)
         if t.flags & HAS_NOT_AFTER:
             left_ms = <int64_t> t.not_after - wall_ms if t.not_after <= 0x7FFFFFFFFFFFFFFFULL else 0x7FFFFFFFFFFFFFFF
             if left_ms <= 0:
-                return self.denied(f, 13, "expired: not_after: the caller's own permission has ended")
+                return self.denied(s, f, 13, "expired: not_after: the caller's own permission has ended")
         if t.flags & HAS_MIN_REVISION and t.min_boot == self.page.boot and t.min_revision > self.page.revision:
-            return self.denied(f, 12, "stale: min_revision: this daemon has not seen that revision yet")
+            return self.denied(s, f, 12, "stale: min_revision: this daemon has not seen that revision yet")
         if f.op == CHECK:
             slot = self.live(partition, key, size, now)
             if slot != NULL:
@@ -190,7 +199,7 @@ cdef class Gate:
         outcome = examine(&w, key, size, self.depth, self.values, &canonical)
         try:
             if outcome == REFUSED:
-                return self.fault(f, 2, place_of(&w), w.reason.decode("ascii"))
+                return self.fault(s, f, 2, place_of(&w), w.reason.decode("ascii"))
             if outcome != CANONICAL:
                 key, size = canonical.data, canonical.size
                 if f.op == CHECK:
@@ -254,27 +263,27 @@ cdef class Gate:
         memset(&t, 0, sizeof(Tail))
         tail = tail_size(flags) if f.op == CHECK_MANY else (0 if flags == 0 else -1)
         if tail < 0:
-            return self.fault(f, 3, "flags", f"`{f.flags}` has a flag that does not belong to this op")
+            return self.fault(s, f, 3, "flags", f"`{f.flags}` has a flag that does not belong to this op")
         if tail > <Py_ssize_t> f.length:
-            return self.fault(f, 3, "length", f"`{f.length}` is less than what the flags announce ({tail})")
+            return self.fault(s, f, 3, "length", f"`{f.length}` is less than what the flags announce ({tail})")
         if f.question != 0:
-            return self.fault(f, 3, "question length", "must be 0 for this op")
+            return self.fault(s, f, 3, "question length", "must be 0 for this op")
         if 0 < f.partition <= <uint32_t> s.count:
             partition = s.partitions[f.partition - 1]
         elif f.partition != 0 or f.op == CHECK_MANY:
-            return self.fault(f, 3, "partition", f"`{f.partition}` was not made by a hello of this connection")
+            return self.fault(s, f, 3, "partition", f"`{f.partition}` was not made by a hello of this connection")
         read_tail(f.body, flags, &t)
         return self.ask(s, f, partition, &t, None, (<const char*> f.body)[tail:f.length])
 
     cdef int greet(self, Stream s, const Frame* f) except -1:
         if f.flags or f.question or f.partition:
-            return self.fault(f, 3, "header", "a hello has no flags, no question and partition 0")
+            return self.fault(s, f, 3, "header", "a hello has no flags, no question and partition 0")
         if s.count >= PARTITIONS:
-            return self.fault(f, 6, "partition", f"this connection has {PARTITIONS} already: open another")
+            return self.fault(s, f, 6, "partition", f"this connection has {PARTITIONS} already: open another")
         try:
             partition, body = self.hello(s, s.count + 1, (<const char*> f.body)[:f.length])
         except Fault as fault:
-            return self.fault(f, fault.code, fault.field, fault.reason)
+            return self.fault(s, f, fault.code, fault.field, fault.reason)
         s.partitions[s.count] = partition
         s.count += 1
         return self.reply(f, HELLO | REPLY, body)
@@ -294,16 +303,18 @@ cdef class Gate:
         put(&self.out, <const char*> body, len(body))
         return 0
 
-    cdef int fault(self, const Frame* f, int code, str field, str reason) except -1:
+    cdef int fault(self, Stream s, const Frame* f, int code, str field, str reason) except -1:
         """An error frame that names the field and the reason."""
+        s.note(code, field, f.partition)
         return self.reply(f, ERROR, _pack({"code": code, "field": field, "reason": reason}))
 
-    cdef int denied(self, const Frame* f, int code, str reason) except -1:
+    cdef int denied(self, Stream s, const Frame* f, int code, str reason) except -1:
         """A deny that needs no PDP: the request's own bounds are not met."""
         cdef unsigned char fixed[VERDICT]
         cdef bytes payload
         if f.op == EXPLAIN:
-            return self.fault(f, code, "", reason)
+            return self.fault(s, f, code, "", reason)
+        s.note(code, "", f.partition)
         payload = _pack({"reason": reason})
         write_fixed(fixed, False, code, False, 0, 0, 0, len(payload), 0, self.page.boot, self.page.revision)
         return self.reply(f, f.op | REPLY, (<const char*> fixed)[:VERDICT] + payload)

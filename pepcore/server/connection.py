@@ -82,6 +82,8 @@ class Connection:
     def _rest(self, now: int, wall_ms: int, progress: bool, unsent: bytes) -> None:
         """Where the hit path ends: replies that the kernel did not take, asks, half a frame, lost framing."""
         stream = self.stream
+        if faults := stream.take_faults():
+            self.service.refusals.answered(self, faults)
         if unsent:
             self.send(unsent)
         if self.closed:

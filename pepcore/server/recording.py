@@ -273,6 +273,7 @@ class Recording:
         self.hits.close()
         if self.writer is None:
             return
+        self._service.refusals.close()
         self.hits.harvest()
         self._flush(len(self._pending))
         self.note(entries.Stop, boot=self._service.page.boot)

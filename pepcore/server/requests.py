@@ -36,6 +36,7 @@ class Requests:
         try:
             self._take(connection, ask, deadline_ns, now, wall_ms)
         except Fault as fault:
+            self._service.refusals.raised(connection, ask.partition, fault)
             connection.waiting -= 1
             self._service.outbox.put(connection, error(ask.id, ask.local, fault))
 
@@ -45,7 +46,7 @@ class Requests:
         if ask.op in (Op.CHECK, Op.EXPLAIN):
             partition = service.partitions[ask.partition]
             if service.peers.limited(partition.number):
-                self._admitted(partition, ask.question)
+                self._admitted(connection, partition, ask.question)
             explain = ask.op == Op.EXPLAIN
             service.enforcer.ask(
                 partition, connection.explaining if explain else connection, ask.id, ask.local, ask.question, now,
@@ -63,7 +64,7 @@ class Requests:
             service.outbox.put(connection, reply(ask.op, ask.id, ask.local, pack(stats(service))))
         elif ask.op == Op.LEASE:
             if service.peers.limited(ask.partition):
-                self._admitted(service.partitions[ask.partition], ask.question)
+                self._admitted(connection, service.partitions[ask.partition], ask.question)
             service.leasing.ask(connection, ask, deadline_ns, now, wall_ms)
         elif ask.op in (Op.END_LEASE, Op.PING):
             if ask.op == Op.END_LEASE:
@@ -77,9 +78,10 @@ class Requests:
         else:
             raise NotAvailable("op", f"`{ask.op}` is not known here: send 1 to 13")
 
-    def _admitted(self, partition: Partition, key: bytes) -> None:
+    def _admitted(self, connection: Connection, partition: Partition, key: bytes) -> None:
         subject = read_question(key).subject
         if not self._service.peers.admits(partition.number, subject):
+            self._service.refusals.subject(connection.peer.uid, partition, f"{subject.type}::{subject.id}")
             raise Refused("subject", "this peer may not ask for this subject: see `peers` in the config")
 
     def _ask_many(self, connection: Connection, ask: Ask, deadline_ns: int, now: int, wall_ms: int) -> None:
@@ -94,7 +96,7 @@ class Requests:
             for i, item in enumerate(items):
                 if isinstance(item, bytes):
                     try:
-                        self._admitted(partition, item)
+                        self._admitted(connection, partition, item)
                     except Refused as refused:
                         items[i] = refused
         service.enforcer.ask_many(

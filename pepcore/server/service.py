@@ -43,6 +43,7 @@ from .passes import Passes, warn
 from .peer import Peer, Peers, credentials, other_groups
 from .processes import Process
 from .recording import Recording
+from .refusals import Refusals
 from .renewal import Renewal
 from .requests import Requests
 from .sharing import make
@@ -84,7 +85,7 @@ class Service:
         )
         self.denials = Denials()
         self.enforcer.settlement.on_deny = self.denials.add
-        self.turns = Turns(Requests(self).take, self.progress)
+        self.turns, self.refusals = Turns(Requests(self).take, self.progress), Refusals(self)
         self.misses = Misses(self.enforcer, self.turns.served)
         self.candidate = Candidate(self)
         kept = BlockFile(state, self.enforcer.revocation.blocks)

@@ -146,7 +146,7 @@ cdef class Turn:
                 self.given()
             if sent < 0:
                 sent = 0        # full or broken: whoever sends the rest finds out
-        if sent < out or s.asks or s.more or s.lost or s.rest.size > 0 or self.partial:
+        if sent < out or s.asks or s.more or s.lost or s.rest.size > 0 or self.partial or s.faults is not None:
             self.partial = s.rest.size > 0
             self.rest(now, wall_ms, out > 0, (<const char*> self.gate.out.data)[sent:out] if sent < out else b"")
         return 0

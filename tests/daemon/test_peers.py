@@ -6,11 +6,14 @@ import json
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable
 
 import pytest
+from journal import wait
 from raw import Error, ask
 
+from pepcore.audit import entries
 from pepcore.config import Peer as Rule
 from pepcore.errors import Overloaded, Refused
 from pepcore.model import Entity
@@ -82,6 +85,40 @@ def test_a_peer_asks_only_for_its_subjects_alone_in_batches_and_explained(serve)
             assert isinstance(c.explain(ask(subject)), Error)
             good, bad = c.ask_many([ask(), ask(subject)])
             assert (good.permit, bad.permit, bad.fault) == (True, False, 4)
+
+
+def test_what_is_refused_is_counted_and_said_and_whom_a_peer_may_not_ask_for_is_on_record(serve):
+    config = rule(user=UID, subjects=["User::alice"], administer=True) + '[points.quiet]\nrecord = "off"\n'
+    daemon = serve(ALL, config=config)
+    began = time.monotonic()
+    with daemon.client(point="shop") as c:
+        for n in range(200):
+            c.ask(ask("Agent::evil", resource=f"Doc::{n}", context={"secret": "hunter2"}))
+        c.ask_many([ask(), ask("Agent::evil")])
+        c.greet(point="quiet")
+        c.ask(ask("Agent::unseen"), partition=2)
+        found = wait(daemon, lambda found: sum(each.count for each in found) >= 201, entries.Fault)
+        assert c.stats()["faults"] == {"4": 202}
+    assert len(found) <= time.monotonic() - began + 2, "one a second, however often it asks"
+    assert {(each.what, each.uid, each.point) for each in found} == {("refused", UID, "shop")}
+    assert all("may not ask for `Agent::evil`" in each.reason for each in found)
+    event = daemon.wait_for("a peer asked for a subject that it may not ask for")
+    assert (event["uid"], event["point"], event["subject"]) == (UID, "shop", "Agent::evil")
+    assert "hunter2" not in daemon.log.read_text()
+
+
+def test_what_is_malformed_is_counted_and_said_without_what_it_said(serve):
+    daemon = serve(ALL, config=rule(user=UID, administer=True))
+    with daemon.client() as c:
+        for _ in range(50):
+            assert isinstance(c.ask(b"\xc1hunter2"), Error)
+        c.ask(partition=9)
+        c.ask(not_after=1)
+        assert c.stats()["faults"] == {"2": 50, "3": 1, "13": 1}
+    events = [each for each in daemon.events("a request is malformed")]
+    assert {(each["uid"], each["fault"]) for each in events} <= {(UID, "bad-question"), (UID, "bad-request")}
+    assert 1 <= len(events) <= 2
+    assert "hunter2" not in daemon.log.read_text()
 
 
 def test_a_refused_subject_is_refused_also_where_another_peer_has_the_answer_cached(serve, other_uid):
