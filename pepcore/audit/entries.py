@@ -19,10 +19,8 @@ from msgspec import Struct
 
 NAME, TEXT = 512, 1024
 """Most bytes of a name (subject, policy, point ...) and of a sentence (a reason)."""
-MANY = 32
-"""Most names in a list."""
-NUMBERS = 4096
-"""Most numbers in a list."""
+MANY, NUMBERS = 32, 4096
+"""Most names, and most numbers, in a list."""
 CHAIN = 8
 """Most members of a principal chain that are named; the rest is counted as cut."""
 
@@ -304,9 +302,8 @@ def read(body: bytes) -> Entry | Unknown:
 
 
 def essential(entry: Entry) -> bool:
-    """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts.
-
-    A count of what was dropped waits for room: on a full disk there is one for each group, as long as it is full."""
+    """Whether it may use the room that is kept free on a full disk: all but what lets somebody in, or only counts:
+    of what was dropped there would be one for each group, as long as it is full."""
     if isinstance(entry, Decision):
         return not (entry.permit or entry.shadow)
     return not isinstance(entry, Hits | LeaseStart | Difference | Dropped)
