@@ -1,9 +1,9 @@
 """The record for other programs: JSON objects, and OpenTelemetry logs as OTLP/JSON.
 
 Promises: one entry is one line of ASCII, whatever its texts hold; digests stand under `digests`, never among the plain
-`attributes`. An OTLP line is one `LogsData` with one record, which is what the OTLP file exporter's JSON lines are
-(opentelemetry.io/docs/specs/otel/protocol/file-exporter) in the JSON mapping of OTLP 1.x (opentelemetry-proto,
-examples/logs.json): 64-bit numbers as text, ids of traces in hex.
+`attributes`; ids of 64 bits are text, as `--decision` takes them. An OTLP line is one `LogsData` with one record, which
+is what the OTLP file exporter's JSON lines are (opentelemetry.io/docs/specs/otel/protocol/file-exporter) in the JSON
+mapping of OTLP 1.x (opentelemetry-proto, examples/logs.json): 64-bit numbers as text, ids of traces in hex.
 Never: a number that JSON has no word for; not-a-number and infinities become text.
 """
 
@@ -22,6 +22,8 @@ from . import entries
 from .query import kind_of
 from .reader import Recorded
 
+IDS = frozenset({"decision", "boot", "lease"})
+"""Of 64 bits, and so text: who reads JSON may round above 2^53 (jq 1.6), and OTLP ends at 2^63."""
 INFO, WARN, ERROR = 9, 13, 17  # SeverityNumber of the OpenTelemetry log data model
 _TRACE = re.compile(r"(?!0{32})([0-9a-f]{32})(?!0{16})([0-9a-f]{16})([0-9a-f]{2})", re.ASCII)
 """Trace id, span id and flags, as the wire carries them and the record has them: 25 bytes in hex. Ids of zeros are
@@ -46,7 +48,9 @@ def as_object(recorded: Recorded) -> dict[str, Any]:
     found["time"] = when(entry.wall_ns)
     for name in entry.__struct_fields__:
         value = getattr(entry, name)
-        if isinstance(entry, entries.Question):
+        if name in IDS:
+            value = str(value)
+        elif isinstance(entry, entries.Question):
             if name in ("subject", "resource"):
                 value = "::".join(value)
             elif name == "chain":
@@ -54,7 +58,7 @@ def as_object(recorded: Recorded) -> dict[str, Any]:
             elif name in ("obligations", "candidate_obligations"):
                 value = [dict(zip(("id", "type", "discharged"), each, strict=False)) for each in value]
         elif isinstance(entry, entries.Hits) and name == "served":
-            value = [{"decision": number, "count": count} for number, count in value]
+            value = [{"decision": str(number), "count": count} for number, count in value]
         found[name] = _plain(value)
     return found
 

@@ -27,10 +27,13 @@ ABOUT = """
   tail     the newest entries; -f goes on as they come
   query    the entries that meet every condition given
   verify   test that nothing was changed: each entry against the Merkle tree, the tree against signed heads;
-           --head also finds any cut before a head that you kept elsewhere; --key names the key to trust, and a
-           record that it never signed is a finding
+           --head also finds any cut before a head that you kept elsewhere; --key names the key to trust:
+           a record that it never signed is a finding
   export   every entry (or those that meet the conditions) as JSON lines, or as OpenTelemetry logs (--otlp)
   head     the newest signed head, one line: keep it where whoever can write the journal cannot
+
+An entry of hits names decisions by their id, and no subject, action or resource: look the ids up
+with --decision. In JSON ids are text, since many programs round numbers of 64 bits.
 
 Attribute values are in the record only where the config names them; otherwise as keyed digests. To change the
 signing key, put its file aside as `heads.key.previous` and restart: the first head of the new key is signed

@@ -63,10 +63,10 @@ def test_tail_follows(shm: Path) -> None:
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert follower.stdout is not None
-            assert json.loads(follower.stdout.readline())["decision"] == 1
+            assert json.loads(follower.stdout.readline())["decision"] == "1"
             durable(one, decision(2))
             began = time.monotonic()
-            assert json.loads(follower.stdout.readline())["decision"] == 2
+            assert json.loads(follower.stdout.readline())["decision"] == "2"
             assert time.monotonic() - began < 3
         finally:
             follower.kill()
@@ -271,3 +271,20 @@ def test_a_record_line_of_a_permit_cannot_be_told_by_a_deny() -> None:
         line = plain(words.line(Recorded(0, entry, 1, 0)))
         outside = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
         assert "permit" not in outside.split(), (text, line)
+
+
+def test_an_id_survives_from_json_to_the_option_and_finds_the_hits_that_a_subject_does_not(shm: Path) -> None:
+    number = (1 << 63) + (1 << 53) + 1
+    with writer(shm / "journal") as one:
+        durable(
+            one,
+            decision(number),
+            entries.Hits(**entries.times(), served=((number, 3),), count=3, first_ns=1, last_ns=2),
+        )
+    place = ("--journal", str(shm / "journal"))
+    (line,) = audit("query", "--kind", "decision", "--json", *place).stdout.splitlines()
+    told = json.loads(line, parse_int=float)["decision"]  # as jq 1.6 reads numbers
+    assert told == str(number)
+    assert "count=3" in audit("query", "--kind", "hits", "--decision", told, *place).stdout
+    assert audit("query", "--kind", "hits", "--subject", f"User::u{number}", *place).returncode == 1
+    assert "no subject, action or resource" in audit("--help").stdout

@@ -290,6 +290,26 @@ def test_otlp_lines_have_the_shape_of_the_specification() -> None:
     ][0]  # fmt: skip
 
 
+def test_ids_are_text_of_one_type_however_large() -> None:
+    """jq 1.6 reads numbers as doubles, and an OTLP integer ends at 2^63."""
+    for number in (1, (1 << 53) + 1, (1 << 64) - 1):
+        told: dict[str, Any] = {}
+        for entry, names in (
+            (msgspec.structs.replace(DECISION, decision=number, boot=number), ("decision", "boot")),
+            (entries.Start(**NOW, boot=number, version="", pid=1), ("boot",)),
+            (entries.Stop(**NOW, boot=number), ("boot",)),
+            (entries.LeaseStart(**NOW, lease=number, decision=number), ("lease", "decision")),
+            (entries.LeaseEnd(**NOW, lease=number, cause="ended"), ("lease",)),
+        ):
+            told = json.loads(export.as_line(recorded(entry)))
+            assert [told[name] for name in names] == [str(number)] * len(names)
+            (scope,) = json.loads(export.as_otlp(recorded(entry)))["resourceLogs"][0]["scopeLogs"]
+            values = {each["key"]: each["value"] for each in scope["logRecords"][0]["attributes"]}
+            assert [values[f"pepcore.{name}"] for name in names] == [{"stringValue": str(number)}] * len(names)
+        hits = entries.Hits(**NOW, served=((number, 2),), count=2, first_ns=1, last_ns=2)
+        assert json.loads(export.as_line(recorded(hits)))["served"] == [{"decision": str(number), "count": 2}]
+
+
 def test_every_kind_can_be_exported_and_told() -> None:
     from tests.audit.test_entries import ONE_OF_EACH
 
@@ -311,5 +331,5 @@ def test_hits_are_found_by_any_decision_of_theirs_and_told_in_one_line() -> None
     entry = entries.Hits(**entries.times(), served=served, count=210, first_ns=1, last_ns=2)
     assert Query(decision=19).matches(recorded(entry))
     assert not Query(decision=20).matches(recorded(entry))
-    assert export.as_object(recorded(entry))["served"][19] == {"decision": 19, "count": 20}
+    assert export.as_object(recorded(entry))["served"][19] == {"decision": "19", "count": 20}
     assert 'served="0:1,1:2,2:3,3:4,4:5,5:6,6:7,7:8+12" uid=-1 count=210' in words.line(recorded(entry))

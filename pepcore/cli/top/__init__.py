@@ -16,8 +16,8 @@ from ..parser import Parser
 from ..terminal import as_json, coloured, say
 
 ABOUT = """Shows checks, hits (with those that clients serve by themselves and count, where there is a record) and
-misses a second, the hit ratio, how long misses take, who was denied most in the last minute and why, leases and
-blocks, once a second; Ctrl-C ends it. Where there is no terminal, with --once and
+misses a second, the hit ratio, how long misses take, who was denied most in the last minute and why, leases
+and blocks, once a second; Ctrl-C ends it. Where there is no terminal, with --once and
 with --json it prints once, after one second. Only the daemon's user, or a peer that the config lets
 administer, may look."""
 
