@@ -212,7 +212,6 @@ async def live(
             place.leave()
             administrators.close()
             accepting.close()
-            service.renewal.stop()  # first: what clients answer by themselves afterwards, nobody would count
             await drain(service)
         await service.leasing.leave("stopped")
         service.recording.close()
@@ -230,6 +229,7 @@ async def drain(service: Service) -> None:
     until = clock.now() + milliseconds(service.config.daemon.drain) * 1_000_000
     while service.enforcer.waiting and clock.now() < until:
         await asyncio.sleep(0.01)
+    service.renewal.stop()  # before they go: what clients answer by themselves afterwards, nobody would count
     for connection in list(service.connections):
         connection.drain()
     while service.connections and clock.now() < until:
