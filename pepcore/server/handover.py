@@ -200,11 +200,10 @@ def _pass(sock: socket.socket, process: int, frame: bytes, fds: list[int]) -> bo
     """Send everything, and wait until the successor can serve. False: it must not, and will not."""
     with sock, contextlib.suppress(OSError):
         try:
-            sock.settimeout(PATIENCE_S)
+            sock.settimeout(PREPARED_S)
             sent = socket.send_fds(sock, [frame], fds)
             if sent < len(frame):  # nothing more to send could already find the other end closed
                 sock.sendall(frame[sent:])
-            sock.settimeout(PREPARED_S)
             said = sock.recv(_HEADER.size, socket.MSG_WAITALL)
             if said == header(Op.TAKEOVER, READY, 0):
                 sock.sendall(reply(Op.TAKEOVER, YOURS, 0, b""))

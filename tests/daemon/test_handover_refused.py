@@ -179,6 +179,21 @@ def test_a_successor_that_goes_with_everything_in_its_hands_leaves_the_old_daemo
     assert told.returncode == 0, told.stdout + told.stderr
 
 
+def test_a_successor_that_takes_nothing_of_a_long_hand_over_is_killed(serve: Callable[..., Daemon]) -> None:
+    daemon = serve(READERS, before=IMPATIENT)
+    with pepcore.connect(daemon.socket, deadline=5.0) as client:
+        for n in range(400):  # more than a socket holds
+            client.block(f"User::{n}", reason="x" * 1000)
+    asks = (
+        "import socket, sys, time; s = socket.socket(1); s.connect(sys.argv[1]); s.sendall(bytes.fromhex(sys.argv[2]))"
+    )
+    frame = header(Op.TAKEOVER, 1, 0).hex()
+    with subprocess.Popen([sys.executable, "-c", f"{asks}; time.sleep(60)", f"{daemon.socket}.admin", frame]) as deaf:
+        assert deaf.wait(15) == -9
+    daemon.wait_for("the successor has gone: this daemon serves on")
+    goes_on(daemon)
+
+
 def test_the_page_of_the_old_daemon_is_not_believed_while_a_successor_has_everything(
     serve: Callable[..., Daemon],
 ) -> None:
