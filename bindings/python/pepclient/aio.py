@@ -12,7 +12,7 @@ import asyncio
 import os
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +27,7 @@ from .aioleases import Asking, AsyncLease, OnAsyncEnd, ask, refused
 from .batch import Batch, boottime_ns
 from .channel import Channel, dial
 from .frames import Request
-from .guard import P, R, enforced, guarded
+from .guard import Guarding, enforced
 from .kept import nobody, table, under
 from .place import absent
 from .questions import (
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncClient(AsyncAdministration):
+class AsyncClient(AsyncAdministration, Guarding):
     """A connection to the daemon, as `pepcore.aconnect` makes it. Nothing is opened before the first question."""
 
     def __init__(
@@ -144,22 +144,8 @@ class AsyncClient(AsyncAdministration):
             )
         )  # fmt: skip
 
-    def guard(
-        self,
-        subject: EntityLike | Callable[..., EntityLike],
-        action: ActionLike | Callable[..., ActionLike],
-        resource: EntityLike | Callable[..., EntityLike],
-        context: Context | Callable[..., Context | None] | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
-        apply: bool = False,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate an async function so that it runs only if permitted. See `pepclient.Client.guard`."""
-        places = {
-            "subject": subject, "action": action, "resource": resource, "context": context,
-            "on_behalf_of": on_behalf_of,
-        }  # fmt: skip
-        return lambda function: guarded(function, places, None, self.check, apply)
+    def _checks(self) -> tuple[None, Callable[..., Awaitable[Verdict]]]:
+        return None, self.check
 
     async def stats(self) -> dict[str, Any]:
         """The daemon's counters. Raises Fault."""

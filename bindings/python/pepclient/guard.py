@@ -119,7 +119,37 @@ def _refuse(function: Callable[..., Any], why: str) -> NoReturn:
     raise TypeError(f"guard: `{getattr(function, '__qualname__', function)}` {why}")
 
 
-class Guards:
+class Guarding:
+    """`guard` of whoever can check."""
+
+    def _checks(self) -> tuple[Callable[..., Verdict] | None, Callable[..., Awaitable[Verdict]]]:
+        """What checks for a function, None: nothing does, and what for an async one."""
+        raise NotImplementedError
+
+    def guard(
+        self,
+        subject: EntityLike | Callable[..., EntityLike],
+        action: ActionLike | Callable[..., ActionLike],
+        resource: EntityLike | Callable[..., EntityLike],
+        context: Context | Callable[..., Context | None] | None = None,
+        *,
+        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
+        apply: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function so that it runs only if permitted, else raises Denied.
+
+        A callable gets the arguments of the call that it names: `resource=lambda doc_id: f"Document::{doc_id}"`.
+        `apply` discharges the obligations on what the function returns. An async function does not hold its loop up;
+        the client for asyncio takes no other.
+        """
+        places = {
+            "subject": subject, "action": action, "resource": resource, "context": context,
+            "on_behalf_of": on_behalf_of,
+        }  # fmt: skip
+        return lambda function: guarded(function, places, *self._checks(), apply)
+
+
+class Guards(Guarding):
     """`enforce` and `guard` of whoever has a `check` that does not have to be awaited."""
 
     check: Check
@@ -144,26 +174,8 @@ class Guards:
             )
         )  # fmt: skip
 
-    def guard(
-        self,
-        subject: EntityLike | Callable[..., EntityLike],
-        action: ActionLike | Callable[..., ActionLike],
-        resource: EntityLike | Callable[..., EntityLike],
-        context: Context | Callable[..., Context | None] | None = None,
-        *,
-        on_behalf_of: Sequence[EntityLike] | Callable[..., Sequence[EntityLike]] = (),
-        apply: bool = False,
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-        """Decorate a function so that it runs only if permitted, else raises Denied.
-
-        A callable gets the arguments of the call that it names: `resource=lambda doc_id: f"Document::{doc_id}"`.
-        `apply` discharges the obligations on what the function returns. An async function does not hold its loop up.
-        """
-        places = {
-            "subject": subject, "action": action, "resource": resource, "context": context,
-            "on_behalf_of": on_behalf_of,
-        }  # fmt: skip
-        return lambda function: guarded(function, places, self.check, self._check_beside, apply)
+    def _checks(self) -> tuple[Callable[..., Verdict], Callable[..., Awaitable[Verdict]]]:
+        return self.check, self._check_beside
 
     async def _check_beside(self, **question: Any) -> Verdict:
         """As `check`, for an async function. Whose `check` waits for another process waits elsewhere."""
