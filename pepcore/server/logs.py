@@ -74,12 +74,8 @@ class _Writer(logging.Handler):
     def _write(self) -> None:
         while True:
             self._put_out(self._lines.get())
-            while True:
+            if self._lines.empty():
                 time.sleep(LINGER_S)
-                if self._lines.empty():
-                    break
-                while not self._lines.empty():  # nobody else takes lines out
-                    self._put_out(self._lines.get())
 
     def _put_out(self, record: logging.LogRecord) -> None:
         # a closed pipe, a full disk, what cannot be told: the line is lost, and the thread goes on
