@@ -26,6 +26,7 @@ The number is the fault code on the wire. An error never decides: deny is the de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -137,3 +138,19 @@ NAMES: dict[int, str] = {
     1: "bad-frame", 2: "bad-question", 3: "bad-request", 4: "refused", 5: "not-available", 6: "overloaded",
     7: "deadline", 8: "pdp", 9: "obligation", 10: "unreachable", 11: "draining", 12: "stale", 13: "expired",
 }  # fmt: skip
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, as `file.py:line`; "" where nobody knows."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+
+
+def unexpected(error: BaseException) -> str:
+    """A defect, for the log: its kind and place, since its text may quote what was asked."""
+    place = place_of(error)
+    return f"{type(error).__name__} at {place}" if place else type(error).__name__

@@ -2,8 +2,8 @@
 
 Promises: entries that could not be written are refused at once with the disk's own error and counted as dropped; on a
 full disk the room that was set aside takes denies, revokes and faults still, and the count of what was dropped waits
-until there is room again, or for the end; after a failed sync the segment is given
-up and everything unsynced is appended again, at the same indices, before anything else.
+until there is room again, or for the end; after a failed sync the segment is given up and everything unsynced is
+appended again, at the same indices, before anything else.
 Never: waits between tries: while the disk fails, every group is one try (at most one in RETRY seconds), and those who
 come in between are refused with the last error.
 """
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import ConfigError, unexpected
 from . import entries
 from .disk import Disk
 from .frames import frame
@@ -26,7 +26,7 @@ from .heads import Signer
 from .intake import GROUP_BYTES, Intake
 from .retention import delete, due, sound
 from .segments import Seal, numbers, seals
-from .waiting import Deadlines, Item, kind_of
+from .waiting import Deadlines, Item
 
 if TYPE_CHECKING:
     from .writer import Plan
@@ -133,7 +133,7 @@ class Commit:
             try:
                 notes.append(self._dropped(why, number))
             except Exception as error:
-                fields = {"why": kind_of(error), "count": number}
+                fields = {"why": unexpected(error), "count": number}
                 _log.error("what the record has lost cannot be written down", extra={"fields": fields})
         return notes
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from msgspec import Struct
 
@@ -35,15 +34,6 @@ class Item(Struct, eq=False):
     """It says that so many others were dropped, and why."""
     late: bool = False
     """Its caller was told that it is too late."""
-
-
-def kind_of(error: BaseException) -> str:
-    """An error that was not expected, for the log: its text may quote what was asked."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-    return f"{type(error).__name__}{place}"
 
 
 class Deadlines:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from ..errors import ConfigError
+from ..errors import ConfigError, unexpected
 from ..lockfile import in_place, is_taken, take
 from . import entries
 from .commit import Commit
@@ -34,7 +34,7 @@ from .heads import Signer
 from .intake import Intake
 from .recovery import UNHEADED, Found, recover
 from .retention import Rules
-from .waiting import Deadlines, Done, Item, kind_of
+from .waiting import Deadlines, Done, Item
 
 LOCK = "lock"
 _log = logging.getLogger("pepcore")
@@ -131,7 +131,7 @@ class Writer:
         try:
             body = entries.pack(entry)
         except Exception as error:  # one entry is lost by that, not the record
-            _log.error("an entry of the record cannot be packed", extra={"fields": {"why": kind_of(error)}})
+            _log.error("an entry of the record cannot be packed", extra={"fields": {"why": unexpected(error)}})
             self.missed("an entry cannot be packed", 1)
             return False
         if len(body) > LONGEST:
@@ -207,7 +207,7 @@ class Writer:
             commit.close()
         except Exception as error:  # a mistake of ours: nobody may wait for a thread that is gone, or be let in
             intake.close()
-            what = lost.strerror if lost else kind_of(error)
+            what = lost.strerror if lost else unexpected(error)
             _log.error("the record ends: nothing more is written", extra={"fields": {"why": what}})
             why = lost or OSError(errno.EIO, f"the journal's thread has failed: {error!r}")
             while items or intake.length:

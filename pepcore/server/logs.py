@@ -16,8 +16,9 @@ import queue
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
+
+from ..errors import place_of
 
 _log = logging.getLogger("pepcore")
 _COLOURS = {"warning": "\x1b[33m", "error": "\x1b[31m"}
@@ -135,10 +136,7 @@ def limited(event: str, **fields: Any) -> None:
 
 def unexpected(event: str, error: BaseException | None, **fields: Any) -> None:
     """A defect, in one line: what kind of error was raised, and where. Its text may quote whatever was asked."""
-    trace = error.__traceback__ if error is not None else None
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
+    place = place_of(error) if error is not None else ""
     limited("an error was not expected", what=event, error=_kind(error), place=place, **fields)
 
 
